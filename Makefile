@@ -1,0 +1,48 @@
+# Two commands matter: `make demo` runs the whole line on real images, `make test` passes the tests.
+# Both make the environment first. Everything is installed from this project's own files.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow benchmark lint format ci clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else "Python 3.11 or newer is needed, found %d.%d: make PYTHON=/path/to/python3.11" % v[:2])'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+setup: $(STAMP) ## make the environment in .venv
+
+demo: setup ## shards -> train (2 workers) -> bits/dim -> guided samples, on real images
+	$(BIN)/python -m jobs.demo
+
+test: setup ## the quick tests
+	$(BIN)/python -m pytest -m "not slow and not benchmark"
+
+test-slow: setup ## real clusters, faults and long runs
+	$(BIN)/python -m pytest -m slow
+
+benchmark: setup ## side-by-side measurements
+	$(BIN)/python -m pytest -m benchmark -s
+
+lint: setup ## style, format, types, import directions
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup ## rewrite the files in the house style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+ci: ## what .ci/run calls
+	bash .ci/run
+
+clean: ## remove the environment and caches (never runs/ or datasets/)
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info

@@ -1,0 +1,1 @@
+"""Moves data and state between storage, the cluster and `vdm_core`; never imports `jobs`."""

@@ -1,0 +1,156 @@
+"""The figures a run reports: sums on the device, means on the host, speed, one progress line."""
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+Scalar = str | int | float | bool | None
+ELBO_TERMS = ("reconstruction", "prior", "diffusion")
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Scalar]:
+    """Nested mappings as one level: `{"a": {"b": 1}}` becomes `{"a.b": 1}`.
+
+    Sequences and empty mappings become JSON text, whatever is no scalar becomes `str(value)`.
+    """
+    flat: dict[str, Scalar] = {}
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{name}.")
+        elif isinstance(value, Mapping | list | tuple):
+            flat[name] = json.dumps(value, default=str)
+        elif value is None or isinstance(value, str | int | float):
+            flat[name] = value
+        else:
+            flat[name] = str(value)
+    return flat
+
+
+class StepMeter:
+    """Weighted sums of per-example values over a logging interval, kept on the device.
+
+    `add` starts no transfer to the host, so it does not wait for the device. At the end of the
+    interval the caller takes the totals, adds them over the ranks, and asks for the means:
+
+        totals = meter.take()
+        torch.distributed.all_reduce(totals)
+        values = meter.means(totals)
+    """
+
+    def __init__(self, names: Sequence[str], device: torch.device | str = "cpu") -> None:
+        self.names = tuple(names)
+        self._totals = torch.zeros(len(self.names) + 1, dtype=torch.float64, device=device)
+
+    def add(self, values: Mapping[str, Tensor], valid: Tensor) -> None:
+        """Adds one micro-batch: `values[name]` (B,), counted where `valid` (B,) bool is true.
+
+        Raises ValueError if the names are not the meter's.
+        """
+        if set(values) != set(self.names):
+            raise ValueError(
+                f"StepMeter for {sorted(self.names)} was given {sorted(values)}: "
+                "pass every name of the meter and no other"
+            )
+        columns = torch.stack([values[name].detach() for name in self.names], dim=1).double()
+        self._totals[:-1] += torch.where(valid[:, None], columns, 0.0).sum(dim=0)
+        self._totals[-1] += valid.sum()
+
+    def take(self) -> Tensor:
+        """The sums and, last, the count: (len(names) + 1,) float64. The meter starts anew."""
+        totals, self._totals = self._totals, torch.zeros_like(self._totals)
+        return totals
+
+    def means(self, totals: Tensor) -> dict[str, float]:
+        """Mean of each name, in one transfer to the host; NaN where nothing was counted."""
+        *sums, count = totals.tolist()
+        pairs = zip(self.names, sums, strict=True)
+        return {name: total / count if count else math.nan for name, total in pairs}
+
+
+def elbo_metrics(nats: Mapping[str, float], dims: int) -> dict[str, float]:
+    """The four ELBO figures of a training step in bits/dim, from the terms' means in nats.
+
+    `nats` has `reconstruction`, `prior` and `diffusion`; `dims` is C*H*W. The total comes as
+    `train/bits_per_dim`, each term as `train/<term>` (Kingma et al. 2021, equation 11).
+    """
+    bits = {f"train/{term}": nats[term] / (dims * math.log(2)) for term in ELBO_TERMS}
+    return {"train/bits_per_dim": sum(bits.values())} | bits
+
+
+class ElboHistory(NamedTuple):
+    """The ELBO's terms over a run in bits/dim, one entry per logged step.
+
+    From a run's journal, resumes included:
+
+        steps, terms = metric_history(journal, [f"train/{term}" for term in ELBO_TERMS])
+        history = ElboHistory(steps, *terms)
+    """
+
+    steps: Sequence[int]
+    reconstruction: Sequence[float]
+    prior: Sequence[float]
+    diffusion: Sequence[float]
+
+
+class Speed(NamedTuple):
+    """How fast a run went over one logging interval, and what that means for its end."""
+
+    images_per_second: float
+    step_seconds: float
+    seconds_left: float
+
+
+class Throughput:
+    """Measures speed between calls; the first interval begins at construction.
+
+    `clock` returns seconds; only differences of it are used.
+    """
+
+    def __init__(
+        self, first_step: int, last_step: int, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        self._step, self._last_step, self._clock = first_step, last_step, clock
+        self._time = clock()
+
+    def restart(self) -> None:
+        """Leave out the time since the last lap, in which something else than training was done."""
+        self._time = self._clock()
+
+    def lap(self, step: int, images: int) -> Speed:
+        """Speed since the last call, in which all ranks together saw `images` images.
+
+        Raises ValueError if `step` did not move on.
+        """
+        if step <= self._step:
+            raise ValueError(f"step {step} is not past step {self._step}: call lap once per lap")
+        now = self._clock()
+        seconds = max(now - self._time, 1e-9)
+        step_seconds = seconds / (step - self._step)
+        self._step, self._time = step, now
+        left = max(self._last_step - step, 0) * step_seconds
+        return Speed(images / seconds, step_seconds, left)
+
+
+def duration_text(seconds: float) -> str:
+    """Two units are enough to plan by: `45s`, `1m52s`, `3h07m`, `2d04h`."""
+    whole = round(seconds)
+    for unit, name, sub, sub_name in ((86400, "d", 3600, "h"), (3600, "h", 60, "m")):
+        if whole >= unit:
+            return f"{whole // unit}{name}{whole % unit // sub:02d}{sub_name}"
+    return f"{whole // 60}m{whole % 60:02d}s" if whole >= 60 else f"{whole}s"
+
+
+def progress_line(step: int, last_step: int, values: Mapping[str, float], speed: Speed) -> str:
+    """One line for people, from what `elbo_metrics` returned and the interval's speed."""
+    reconstruction, prior, diffusion = (values[f"train/{term}"] for term in ELBO_TERMS)
+    return (
+        f"step {step}/{last_step}  {values['train/bits_per_dim']:.3f} bits/dim  "
+        f"(rec {reconstruction:.2f} prior {prior:.2f} diff {diffusion:.2f})  "
+        f"{speed.images_per_second:.0f} images/s  {duration_text(speed.seconds_left)} left"
+    )

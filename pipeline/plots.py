@@ -1,0 +1,175 @@
+"""The pictures of a run: noise schedule, ELBO terms, class counts, grids of samples.
+
+Figures are made without pyplot, so nothing global is touched and any thread may draw.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from pipeline.metrics import ElboHistory
+from vdm_core.records import SchedulePoint
+
+_BLUE, _ORANGE, _GREEN, _GREY = "#2a6fb0", "#d9752b", "#3f8f5f", "#8a8a8a"
+_PADDING = 2  # pixels between the images of a grid, before scaling
+_SMALLEST_SIDE = 64  # a grid's images are enlarged until their shorter side has this many pixels
+
+
+def schedule_figure(
+    t: Tensor,
+    live: SchedulePoint,
+    ema: SchedulePoint | None = None,
+    reference: tuple[float, float] | None = None,
+) -> Figure:
+    """γ(t), SNR(t) = exp(-γ(t)) and γ'(t) in three panels, for `t` (N,) in [0, 1].
+
+    `live` and `ema` hold (N,) tensors. `reference` = (γ(0), γ(1)) adds the straight line between
+    those ends, for example the schedule the run began with. Raises ValueError if a schedule's
+    shape is not that of `t`.
+    """
+    figure = Figure(figsize=(12, 3.8), layout="constrained")
+    panels = figure.subplots(1, 3)
+    times = _array(t)
+    curves = [("learned", live, _BLUE, "-")]
+    if ema is not None:
+        curves.append(("EMA", ema, _ORANGE, "--"))
+    if reference is not None:
+        first, last = reference
+        line = SchedulePoint(first + (last - first) * t, (last - first) + 0 * t)
+        curves.insert(0, ("straight line", line, _GREY, ":"))
+    for name, point, color, style in curves:
+        if point.gamma.shape != t.shape or point.slope.shape != t.shape:
+            raise ValueError(f"schedule {name!r} has shape {tuple(point.gamma.shape)}, t {t.shape}")
+        gamma = _array(point.gamma)
+        for panel, values in zip(panels, (gamma, np.exp(-gamma), _array(point.slope)), strict=True):
+            panel.plot(times, values, style, color=color, label=name, linewidth=1.8)
+    _dress(panels[0], "Negative log-SNR", "time t", "γ(t)")
+    _dress(panels[1], "Signal-to-noise ratio", "time t", "SNR(t) = exp(−γ(t))")
+    _dress(panels[2], "Slope", "time t", "γ′(t)")
+    panels[1].set_yscale("log")
+    panels[2].set_ylim(bottom=0)
+    if len(curves) > 1:
+        panels[0].legend(frameon=False)
+    for panel in panels:
+        panel.set_xlim(0, 1)
+    return figure
+
+
+def elbo_figure(history: ElboHistory) -> Figure:
+    """The negative ELBO over steps: stacked terms on the left, each on a log scale on the right.
+
+    The left axis leaves out the highest twentieth of the values, so that the first steps do not
+    flatten the rest. Raises ValueError for an empty history.
+    """
+    if len(history.steps) == 0:
+        raise ValueError("the ELBO history is empty: draw it after the first logged step")
+    figure = Figure(figsize=(12, 4.2), layout="constrained")
+    stack, each = figure.subplots(1, 2)
+    names = ("prior", "reconstruction", "diffusion")
+    colors = (_GREEN, _ORANGE, _BLUE)
+    terms = np.array([getattr(history, name) for name in names])
+    total = terms.sum(axis=0)
+    stack.stackplot(history.steps, terms, labels=names, colors=colors, alpha=0.75, linewidth=0)
+    stack.plot(history.steps, total, color="black", linewidth=1.2, label="total")
+    stack.set_ylim(0, 1.15 * float(np.quantile(total, 0.95)))
+    for name, color, values in zip(names, colors, terms, strict=True):
+        each.plot(history.steps, values, color=color, label=name, linewidth=1.5)
+    each.set_yscale("log", nonpositive="mask")
+    _dress(stack, f"Negative ELBO, last {total[-1]:.3f} bits/dim", "step", "bits/dim")
+    _dress(each, "Each term", "step", "bits/dim (log scale)")
+    stack.legend(frameon=False, reverse=True)
+    for panel in (stack, each):
+        panel.margins(x=0)
+    return figure
+
+
+def class_histogram(counts: Sequence[int], names: Sequence[str] | None = None) -> Figure:
+    """Examples per class as bars, with a line at their mean. `names` default to the numbers.
+
+    Raises ValueError if counts and names differ in number or are none.
+    """
+    labels = [str(k) for k in range(len(counts))] if names is None else list(names)
+    if len(labels) != len(counts) or not labels:
+        raise ValueError(f"{len(counts)} counts, {len(labels)} names: pass one name per class")
+    figure = Figure(figsize=(7, 1.4 + 0.28 * len(counts)), layout="constrained")
+    panel = figure.subplots()
+    bars = panel.barh(range(len(counts)), counts, color=_BLUE, height=0.72)
+    panel.set_yticks(range(len(labels)), labels)
+    panel.invert_yaxis()
+    panel.bar_label(bars, labels=[f"{count:,}" for count in counts], padding=4, fontsize=9)
+    mean = sum(counts) / len(counts)
+    panel.axvline(mean, color="black", linestyle="--", linewidth=1)
+    title = f"Examples per class: {sum(counts):,} in all, {mean:,.0f} on average (dashed)"
+    _dress(panel, title, "examples", "")
+    panel.grid(axis="y", visible=False)
+    panel.tick_params(axis="y", length=0)
+    panel.margins(x=0.12)
+    return figure
+
+
+def image_grid(
+    images: Tensor | NDArray[np.uint8],
+    columns: int,
+    row_names: Sequence[str] | None = None,
+    scale: int | None = None,
+) -> NDArray[np.uint8]:
+    """uint8 images (N,C,H,W), C 1 or 3, row by row on white: one uint8 image (H',W',3).
+
+    Images are enlarged by a whole factor (`scale`; by default until the shorter side has 64
+    pixels), so pixels stay squares. With R rows, K columns, scale s and 2 s pixels of white
+    around every image the size is R (H + 2) s + 2 s by K (W + 2) s + 2 s, plus on the left the
+    room for `row_names`. Raises ValueError for other types, shapes or counts.
+    """
+    pixels = np.asarray(images.cpu() if isinstance(images, Tensor) else images)
+    if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1] not in (1, 3):
+        raise ValueError(
+            f"images are {pixels.dtype} {pixels.shape}: pass uint8 (N,C,H,W) with C = 1 or 3"
+        )
+    count, _, height, width = pixels.shape
+    rows = math.ceil(count / columns)
+    if row_names is not None and len(row_names) != rows:
+        raise ValueError(f"{len(row_names)} row names for {rows} rows: pass one per row")
+    factor = scale or max(1, math.ceil(_SMALLEST_SIDE / min(height, width)))
+    cell_height, cell_width = height + _PADDING, width + _PADDING
+    canvas = np.full(
+        (rows * cell_height + _PADDING, columns * cell_width + _PADDING, 3), 255, np.uint8
+    )
+    for i, image in enumerate(pixels):
+        top = _PADDING + i // columns * cell_height
+        left = _PADDING + i % columns * cell_width
+        canvas[top : top + height, left : left + width] = image.transpose(1, 2, 0)
+    grid = canvas.repeat(factor, axis=0).repeat(factor, axis=1)
+    return grid if row_names is None else _with_row_names(grid, row_names, cell_height * factor)
+
+
+def _with_row_names(
+    grid: NDArray[np.uint8], names: Sequence[str], row_height: int
+) -> NDArray[np.uint8]:
+    font = ImageFont.load_default(size=max(11, min(18, row_height // 3)))
+    room = math.ceil(max(font.getlength(name) for name in names)) + 16
+    margin = Image.new("RGB", (room, grid.shape[0]), "white")
+    draw = ImageDraw.Draw(margin)
+    for row, name in enumerate(names):
+        middle = (row + 0.5) * row_height + (grid.shape[0] - len(names) * row_height) / 2
+        draw.text((room - 8, middle), name, fill="#202020", font=font, anchor="rm")
+    return np.concatenate([np.asarray(margin), grid], axis=1)
+
+
+def _dress(axes: Axes, title: str, x_label: str, y_label: str) -> None:
+    axes.set_title(title, fontsize=11, loc="left")
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    axes.grid(color="#dddddd", linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _array(values: Tensor) -> NDArray[Any]:
+    return values.detach().double().cpu().numpy()

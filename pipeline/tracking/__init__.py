@@ -1,0 +1,21 @@
+"""Tracking of runs: what is measured goes to a journal at once and from there to MLflow.
+
+The driver calls `store_uri`, `prepare_store`, `open_run` and `close_run`; one process of the run
+holds a `Tracker`. Neither a slow nor a dead MLflow server delays or ends training.
+"""
+
+from pipeline.tracking.address import store_uri, ui_command
+from pipeline.tracking.journal import metric_history
+from pipeline.tracking.store import Status, close_run, open_run, prepare_store
+from pipeline.tracking.tracker import Tracker
+
+__all__ = [
+    "Status",
+    "Tracker",
+    "close_run",
+    "metric_history",
+    "open_run",
+    "prepare_store",
+    "store_uri",
+    "ui_command",
+]

@@ -1,0 +1,63 @@
+"""Where the tracking store is: addresses that mean the same on every machine of a run."""
+
+import os
+import shlex
+from pathlib import Path
+
+from pipeline.errors import InputError
+from pipeline.redact import redact_text
+
+_SQLITE = "sqlite:///"
+_DATABASES = ("postgresql", "mysql", "mssql")
+
+
+def store_uri(uri: str | None, folder: str | Path) -> str:
+    """The address to use on driver and workers alike.
+
+    `uri` if given, else the environment's `MLFLOW_TRACKING_URI`, else an SQLite file
+    `mlflow.db` in `folder`. A relative SQLite path is made absolute here, on the driver, because
+    Ray's workers run in another directory. Raises InputError for an address of no known kind.
+    """
+    chosen = uri or os.environ.get("MLFLOW_TRACKING_URI")
+    if not chosen:
+        return f"{_SQLITE}{Path(folder).absolute() / 'mlflow.db'}"
+    if chosen.startswith(_SQLITE):
+        return f"{_SQLITE}{Path(chosen.removeprefix(_SQLITE)).absolute()}"
+    if chosen.startswith(("http://", "https://", "databricks", *_DATABASES)):
+        return chosen
+    raise InputError(
+        f"tracking address {redact_text(chosen)!r} is neither an http(s) server nor a database: "
+        "use for example http://host:5000 or sqlite:////shared/folder/mlflow.db"
+    )
+
+
+def sqlite_path(uri: str) -> Path | None:
+    """The file behind an `sqlite:///` address, None for every other kind.
+
+    Raises InputError if the path is relative.
+    """
+    if not uri.startswith(_SQLITE):
+        return None
+    path = Path(uri.removeprefix(_SQLITE).partition("?")[0])
+    if not path.is_absolute():
+        raise InputError(
+            f"tracking address {uri!r} has a relative path, which means another file in each "
+            f"working directory: write {_SQLITE}{path.absolute()}"
+        )
+    return path
+
+
+def artifact_root(uri: str) -> str | None:
+    """Where a local store keeps artifacts: `artifacts/` beside its database.
+
+    None for servers, which have their own place.
+    """
+    path = sqlite_path(uri)
+    return None if path is None else (path.parent / "artifacts").as_uri()
+
+
+def ui_command(uri: str) -> str:
+    """The shell command, or for a server the address, under which the runs can be looked at."""
+    if uri.startswith(("http://", "https://")):
+        return redact_text(uri)
+    return f"mlflow ui --backend-store-uri {shlex.quote(redact_text(uri))}"

@@ -1,0 +1,234 @@
+"""The one file that talks to MLflow: runs are opened and closed, points and files handed over.
+
+`prepare_store`, `open_run` and `close_run` are for the driver and never fail because a server is
+away. `RunWriter` is for the tracker's thread; its calls may block and raise.
+"""
+
+import contextlib
+import fcntl
+import logging
+import os
+import sqlite3
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from pipeline.errors import InputError
+from pipeline.redact import one_line, redact_text
+from pipeline.tracking.address import artifact_root, sqlite_path
+from pipeline.tracking.request import RunRequest
+
+_ENVIRONMENT = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # the sender retries; MLflow's 7 take four minutes
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",  # seconds
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # the address may hold a password
+}
+for _name, _value in _ENVIRONMENT.items():
+    os.environ.setdefault(_name, _value)
+
+import mlflow  # noqa: E402  MLflow reads its telemetry switch while it is imported
+
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+
+_TOKEN = "vdm.request"
+_PARENT = "mlflow.parentRunId"
+_BATCH = 1000  # points per request, MLflow's limit
+_PARAMS = 100  # parameters per request, MLflow's limit
+_log = logging.getLogger(__name__)
+
+
+class Point(NamedTuple):
+    """One metric value: `time` is when it was measured, in milliseconds since 1970."""
+
+    key: str
+    value: float
+    step: int
+    time: int
+
+
+def prepare_store(uri: str) -> None:
+    """Makes a store ready, once, on the driver, before several processes open it.
+
+    An SQLite file is created with its tables; a server is asked whether it answers, and a
+    warning tells if not. Raises InputError for an SQLite file that cannot be used and for
+    credentials the server does not accept.
+    """
+    path = sqlite_path(uri)
+    if path is not None:
+        _prepare_sqlite(uri, path)
+        return
+    try:
+        mlflow.MlflowClient(uri).search_experiments(max_results=1)
+    except mlflow.MlflowException as error:
+        if error.get_http_status_code() in (401, 403):
+            raise InputError(
+                f"MLflow at {redact_text(uri)} does not let us in: {one_line(error)}. Set "
+                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+            ) from None
+        _log.warning("MLflow at %s does not answer: %s", redact_text(uri), one_line(error))
+
+
+def _prepare_sqlite(uri: str, path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.with_name(path.name + ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            with contextlib.closing(sqlite3.connect(path)) as database:
+                database.execute("BEGIN IMMEDIATE")  # fails where the file cannot be written
+            mlflow.MlflowClient(uri).search_experiments(max_results=1)
+    except (OSError, sqlite3.Error, mlflow.MlflowException) as error:
+        raise InputError(
+            f"tracking store {path} cannot be used: {one_line(error)}. Choose another file, or "
+            f"bring one of an older MLflow up to date with `mlflow db upgrade {uri}`"
+        ) from error
+
+
+def open_run(
+    uri: str,
+    experiment: str,
+    run_name: str,
+    params: Mapping[str, Any],
+    run_id: str | None = None,
+    tags: Mapping[str, str] | None = None,
+    *,
+    parent_run_id: str | None = None,
+) -> str:
+    """Opens a run and returns its id; the run is then in status RUNNING.
+
+    With `run_id` the run is reopened: new parameters are added, a changed one keeps its first
+    value and gets a tag `changed.<name>`. A run that no longer exists is replaced by a new one.
+    `params` may be nested; names are joined with ".", secrets are hidden, and the whole of it
+    is kept, as it is now, in the artifact `config.json`. `parent_run_id` nests the run under
+    another.
+
+    If the store does not answer, the id of a new run is a *deferred* one: text that carries the
+    request, so that whoever uses it later (a `Tracker`, `open_run` again) creates the run.
+    Raises InputError if the store answers and refuses.
+    """
+    request = RunRequest.make(experiment, run_name, params, tags or {}, parent_run_id)
+    try:
+        client = mlflow.MlflowClient(uri)
+        return (run_id and _reopen(client, uri, run_id, request)) or _create(client, uri, request)
+    except mlflow.MlflowException as error:
+        if error.get_http_status_code() in (400, 401, 403, 404):
+            raise InputError(
+                f"MLflow at {redact_text(uri)} refuses run {run_name!r} in experiment "
+                f"{experiment!r}: {one_line(error)}. Check the address and the credentials, and "
+                "that the experiment is not deleted"
+            ) from None
+        _log.warning(
+            "MLflow at %s does not answer (%s): the run goes on and is recorded there later",
+            redact_text(uri),
+            one_line(error),
+        )
+        return run_id or request.as_run_id()
+
+
+def close_run(uri: str, run_id: str, status: Status) -> None:
+    """Sets the run's final status; if the store does not answer, a warning says so."""
+    try:
+        client = mlflow.MlflowClient(uri)
+        client.set_terminated(_existing_id(client, uri, run_id), status)
+    except mlflow.MlflowException as error:
+        _log.warning("MLflow: the status %s was not recorded: %s", status, one_line(error))
+
+
+class RunWriter:
+    """The receiving end of one run. It knows which points MLflow has and sends none twice.
+
+    A point is (name, step). After a resume the steps since the checkpoint are computed again,
+    with the same values; the point that is there stays. A request whose answer was lost may be
+    repeated as it is: MLflow's database drops rows that are equal in all columns.
+    Construction and methods may block for some seconds and raise what MLflow raises.
+    """
+
+    def __init__(self, uri: str, run_id: str) -> None:
+        self._client = mlflow.MlflowClient(uri)
+        self.run_id = _existing_id(self._client, uri, run_id)
+        keys = self._client.get_run(self.run_id).data.metrics
+        self._steps = {
+            key: {metric.step for metric in self._client.get_metric_history(self.run_id, key)}
+            for key in keys
+        }
+
+    def send(self, points: Iterable[Point]) -> None:
+        """Sends the points that are new, 1000 to a request."""
+        new: dict[tuple[str, int], Point] = {}
+        for point in points:
+            if point.step not in self._steps.get(point.key, ()):
+                new.setdefault((point.key, point.step), point)
+        metrics = [mlflow.entities.Metric(p.key, p.value, p.time, p.step) for p in new.values()]
+        for start in range(0, len(metrics), _BATCH):
+            self._client.log_batch(self.run_id, metrics=metrics[start : start + _BATCH])
+        for key, step in new:
+            self._steps.setdefault(key, set()).add(step)
+
+    def send_file(self, path: Path, folder: str) -> None:
+        """Stores a local file as artifact `folder/<its name>`; an earlier one is replaced."""
+        self._client.log_artifact(self.run_id, str(path), folder or None)
+
+
+def _reopen(client: mlflow.MlflowClient, uri: str, run_id: str, request: RunRequest) -> str | None:
+    """The run's existing id, or None if the store no longer has the run."""
+    try:
+        found = _existing_id(client, uri, run_id)
+        run = client.get_run(found)
+    except mlflow.MlflowException as error:
+        if error.get_http_status_code() != 404:
+            raise
+        run = None
+    if run is None or run.info.lifecycle_stage == "deleted":
+        _log.warning("MLflow has no run %s any more: a new one takes its place", run_id)
+        return None
+    client.update_run(found, status="RUNNING")
+    _describe(client, found, request)
+    return found
+
+
+def _create(client: mlflow.MlflowClient, uri: str, request: RunRequest) -> str:
+    tags = {**request.tags, _TOKEN: request.token}
+    if request.parent is not None:
+        tags[_PARENT] = _existing_id(client, uri, request.parent)
+    experiment_id = _experiment_id(client, uri, request.experiment)
+    run = client.create_run(experiment_id, tags=tags, run_name=request.run_name)
+    _describe(client, run.info.run_id, request)
+    return str(run.info.run_id)
+
+
+def _existing_id(client: mlflow.MlflowClient, uri: str, run_id: str) -> str:
+    """The id of the run in the store; the run of a deferred id is created if need be."""
+    request = RunRequest.from_run_id(run_id)
+    if request is None:
+        return run_id
+    experiment_id = _experiment_id(client, uri, request.experiment)
+    found = client.search_runs([experiment_id], f"tags.`{_TOKEN}` = '{request.token}'")
+    return str(found[0].info.run_id) if found else _create(client, uri, request)
+
+
+def _experiment_id(client: mlflow.MlflowClient, uri: str, name: str) -> str:
+    if (found := client.get_experiment_by_name(name)) is None:
+        try:
+            return str(client.create_experiment(name, artifact_location=artifact_root(uri)))
+        except mlflow.MlflowException:  # another process may have been first
+            if (found := client.get_experiment_by_name(name)) is None:
+                raise
+    return str(found.experiment_id)
+
+
+def _describe(client: mlflow.MlflowClient, run_id: str, request: RunRequest) -> None:
+    """Adds parameters the run lacks, tags those that changed, and keeps the whole config."""
+    wanted, present = request.short_params(), client.get_run(run_id).data.params
+    new = [mlflow.entities.Param(k, v) for k, v in wanted.items() if k not in present]
+    for start in range(0, len(new), _PARAMS):
+        client.log_batch(run_id, params=new[start : start + _PARAMS])
+    tags = dict(request.tags)
+    for key, value in wanted.items():
+        if present.get(key, value) != value:
+            _log.warning("%s changed on resume: %s, now %s", key, present[key], value)
+            tags[f"changed.{key}"] = value
+    client.log_batch(run_id, tags=[mlflow.entities.RunTag(k, v) for k, v in tags.items()])
+    try:
+        client.log_dict(run_id, request.params, "config.json")
+    except Exception as error:  # noqa: BLE001  an artifact store's client may raise anything
+        _log.warning("MLflow: config.json was not stored: %s", one_line(error))

@@ -1,0 +1,114 @@
+"""The pictures show the data they were given: lines, limits and exact pixels."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.metrics import ElboHistory
+from pipeline.plots import class_histogram, elbo_figure, image_grid, schedule_figure
+from vdm_core.records import SchedulePoint
+
+
+def _line(t, first, last):
+    return SchedulePoint(first + (last - first) * t, torch.full_like(t, last - first))
+
+
+def _png(figure):
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def test_schedule_figure_draws_gamma_snr_and_slope():
+    """Each panel holds its quantity for the live and the EMA schedule and the reference."""
+    t = torch.linspace(0, 1, 11)
+    figure = schedule_figure(t, _line(t, -13.0, 5.0), _line(t, -12.0, 4.0), reference=(-10.0, 2.0))
+    gamma, snr, slope = figure.axes
+    drawn = {line.get_label(): line for line in gamma.lines}
+    assert set(drawn) == {"learned", "EMA", "straight line"}
+    np.testing.assert_allclose(drawn["learned"].get_ydata(), -13 + 18 * t.numpy(), atol=1e-5)
+    np.testing.assert_allclose(drawn["straight line"].get_ydata(), -10 + 12 * t.numpy(), atol=1e-5)
+    live = next(line for line in snr.lines if line.get_label() == "learned")
+    np.testing.assert_allclose(live.get_ydata(), np.exp(13 - 18 * t.numpy()), rtol=1e-5)
+    assert snr.get_yscale() == "log"
+    assert sorted(line.get_ydata()[0] for line in slope.lines) == [12, 16, 18]
+    assert all(axes.get_title(loc="left") and axes.get_xlabel() for axes in figure.axes)
+
+
+def test_schedule_figure_needs_one_value_per_time():
+    """A schedule sampled at other times is refused, not drawn askew."""
+    with pytest.raises(ValueError, match="learned"):
+        schedule_figure(torch.zeros(3), _line(torch.zeros(4), 0.0, 1.0))
+
+
+def test_elbo_figure_stacks_to_the_total():
+    """The stack's top edge is the sum of the terms, and a high start leaves the rest in sight."""
+    steps = list(range(100))
+    diffusion = [1000.0] + [3.0] * 99
+    history = ElboHistory(steps, [0.01] * 100, [0.002] * 100, diffusion)
+    stack, each = elbo_figure(history).axes
+    np.testing.assert_allclose(stack.lines[0].get_ydata(), np.array(diffusion) + 0.012)
+    assert stack.get_ylim()[1] == pytest.approx(1.15 * 3.012)
+    assert [line.get_label() for line in each.lines] == ["prior", "reconstruction", "diffusion"]
+    assert "3.012 bits/dim" in stack.get_title(loc="left")
+
+
+def test_elbo_figure_can_be_drawn_from_the_first_step_on():
+    """One step, and a term that is exactly zero, render without a warning."""
+    assert _png(elbo_figure(ElboHistory([10], [0.1], [0.0], [3.0])))
+    with pytest.raises(ValueError, match="empty"):
+        elbo_figure(ElboHistory([], [], [], []))
+
+
+def test_class_histogram_has_one_bar_per_class():
+    """Bar lengths are the counts, in the order of the names from top to bottom."""
+    (panel,) = class_histogram([3, 5], ["cat", "dog"]).axes
+    assert [bar.get_width() for bar in panel.patches] == [3, 5]
+    assert [label.get_text() for label in panel.get_yticklabels()] == ["cat", "dog"]
+    assert panel.yaxis_inverted()
+    with pytest.raises(ValueError, match="2 counts, 1 names"):
+        class_histogram([3, 5], ["cat"])
+
+
+def test_grid_places_every_pixel():
+    """Five 2x3 images in two columns at scale 2: each pixel is a 2x2 square, the rest white."""
+    images = np.random.default_rng(0).integers(0, 255, (5, 3, 2, 3), dtype=np.uint8)
+    grid = image_grid(images, columns=2, scale=2)
+    assert grid.shape == (2 * (3 * 4 + 2), 2 * (2 * 5 + 2), 3)
+    untouched = np.ones(grid.shape[:2], dtype=bool)
+    for i, image in enumerate(images):
+        top, left = 2 * (2 + i // 2 * 4), 2 * (2 + i % 2 * 5)
+        place = (slice(top, top + 4), slice(left, left + 6))
+        expected = image.transpose(1, 2, 0).repeat(2, axis=0).repeat(2, axis=1)
+        np.testing.assert_array_equal(grid[place], expected)
+        untouched[place] = False
+    assert (grid[untouched] == 255).all()
+
+
+def test_grid_takes_gray_tensors_and_enlarges_small_images():
+    """One channel becomes three equal ones, and 28 pixels are enlarged three times to 84."""
+    grid = image_grid(torch.full((1, 1, 28, 28), 7, dtype=torch.uint8), columns=1)
+    assert grid.shape == (96, 96, 3)
+    assert (grid[6:90, 6:90] == 7).all()
+
+
+def test_row_names_stand_left_of_the_unchanged_grid():
+    """Names add a margin with ink in each row's height and change no pixel of the grid."""
+    images = np.zeros((4, 3, 32, 32), np.uint8)
+    plain, named = image_grid(images, 2), image_grid(images, 2, row_names=["cat", "ankle boot"])
+    room = named.shape[1] - plain.shape[1]
+    np.testing.assert_array_equal(named[:, room:], plain)
+    half = named.shape[0] // 2
+    assert (named[:half, :room] < 100).any()
+    assert (named[half:, :room] < 100).any()
+    with pytest.raises(ValueError, match="1 row names for 2 rows"):
+        image_grid(images, 2, row_names=["cat"])
+
+
+@pytest.mark.parametrize("images", [np.zeros((1, 3, 4, 4)), np.zeros((3, 4, 4), np.uint8)])
+def test_grid_refuses_what_is_no_image(images):
+    """Floats and single images are named in the error."""
+    with pytest.raises(ValueError, match=r"pass uint8 \(N,C,H,W\)"):
+        image_grid(images, 1)

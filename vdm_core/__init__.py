@@ -1,0 +1,28 @@
+"""The mathematics of variational diffusion models, on torch alone: no files, ranks or global state.
+
+vdm = VDM(UNet(...), MonotoneSchedule())
+terms = vdm(images, labels, times=t, noise=noise, noise_0=noise_0)  # nats, one of each example
+images = sample(vdm, sample_ids, labels, shape=(3, 32, 32), guidance=ClassifierFree(2.0))
+"""
+
+from vdm_core.guidance import ClassifierFree
+from vdm_core.networks import DownsamplingUNet, UNet
+from vdm_core.records import Batch, ElboTerms, Noised, SchedulePoint
+from vdm_core.samplers import sample
+from vdm_core.schedule import LinearSchedule, MonotoneSchedule, Schedule
+from vdm_core.vdm import VDM
+
+__all__ = [
+    "VDM",
+    "Batch",
+    "ClassifierFree",
+    "DownsamplingUNet",
+    "ElboTerms",
+    "LinearSchedule",
+    "MonotoneSchedule",
+    "Noised",
+    "Schedule",
+    "SchedulePoint",
+    "UNet",
+    "sample",
+]
