@@ -1,0 +1,120 @@
+"""Which sample comes when: integers in, integers out, no input or output.
+
+The training sequence is a pure function of (seed, block sizes, lanes, window). Sample index g lies
+in epoch g // N at place p = g % N. In each epoch the blocks are permuted; the resulting row of N
+samples is cut into `lanes` contiguous ranges whose lengths differ by at most one; place p is served
+by lane p mod lanes, as that lane's sample number p // lanes; and inside a lane the samples are
+permuted within consecutive windows of `shuffle_window`. Neither workers nor batch sizes enter, so
+they cannot change the sequence.
+
+Each permutation sorts the raw 64-bit outputs of Philox4x64-10 (Salmon et al. 2011) at a counter of
+its own. That integer stream is fixed by its definition, unlike NumPy's own shuffles, and is part of
+the format: a change of it would break the resumption of running trainings.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Integers = NDArray[np.int64]
+
+_BLOCKS, _WINDOW = 1, 2
+
+
+class Slot(NamedTuple):
+    """Where a global sample index is served from."""
+
+    epoch: int
+    lane: int
+    window: int
+    row: int  # place within the window
+
+
+class Window(NamedTuple):
+    """The samples of one window in the order in which they are served."""
+
+    blocks: Integers  # (n,) block index of each sample, in manifest order
+    rows: Integers  # (n,) sample index within that block
+
+
+def permutation(n: int, seed: int, *address: int) -> Integers:
+    """A permutation of 0 … n-1 that depends on (seed, address) alone; at most three address words.
+
+    Stable sort of Philox4x64-10 outputs: equal keys (2^-64 a pair) keep their order.
+    """
+    counter = np.array([0, *address, *[0] * (3 - len(address))], dtype=np.uint64)
+    key = np.array([seed, 0], dtype=np.uint64)
+    return np.argsort(np.random.Philox(key=key, counter=counter).random_raw(n), kind="stable")
+
+
+class SampleOrder:
+    """The endless, seekable training sequence over blocks of the given sizes.
+
+    Windows of lane l begin l·window/lanes samples early, so that the lanes' reads are spread
+    evenly over time instead of falling together.
+    """
+
+    def __init__(
+        self, block_samples: Integers, *, seed: int, lanes: int, shuffle_window: int
+    ) -> None:
+        """Order the samples of blocks with the given sizes, (blocks,) int64.
+
+        Raises ValueError for no samples, lanes < 1, window < 1 or a seed outside 64 bits.
+        """
+        self.samples = int(block_samples.sum())
+        if self.samples < 1 or lanes < 1 or shuffle_window < 1 or not 0 <= seed < 2**64:
+            raise ValueError(
+                f"need samples, lanes and window of 1 or more and a seed in [0, 2^64), got "
+                f"{self.samples}, {lanes}, {shuffle_window}, {seed}"
+            )
+        self.seed, self.lanes, self.shuffle_window = seed, lanes, shuffle_window
+        self._block_samples = block_samples
+        self._epoch = -1
+        self._blocks = self._ends = np.empty(0, np.int64)
+
+    def slot(self, index: int) -> Slot:
+        """Epoch, lane, window and row of global sample index `index`."""
+        epoch, place = divmod(index, self.samples)
+        position, lane = divmod(place, self.lanes)
+        window = (position + self._lead(lane)) // self.shuffle_window
+        return Slot(epoch, lane, window, position - self._begin(lane, window))
+
+    def window(self, epoch: int, lane: int, window: int) -> Window:
+        """The samples of one window, in the order served."""
+        self._enter(epoch)
+        short, longer = divmod(self.samples, self.lanes)
+        begin, end = self._begin(lane, window), self._begin(lane, window + 1)
+        end = min(end, short + (lane < longer))
+        address = (window, lane, epoch << 8 | _WINDOW)
+        first = lane * short + min(lane, longer) + begin
+        places = first + permutation(end - begin, self.seed, *address)
+        ranks = np.searchsorted(self._ends, places, side="right")
+        blocks = self._blocks[ranks]
+        return Window(blocks, places - self._ends[ranks] + self._block_samples[blocks])
+
+    def _lead(self, lane: int) -> int:
+        return lane * self.shuffle_window // self.lanes
+
+    def _begin(self, lane: int, window: int) -> int:
+        return max(0, window * self.shuffle_window - self._lead(lane))
+
+    def _enter(self, epoch: int) -> None:
+        """Permute the blocks for `epoch`, unless that is done."""
+        if epoch != self._epoch:
+            count = len(self._block_samples)
+            self._blocks = permutation(count, self.seed, 0, 0, epoch << 8 | _BLOCKS)
+            self._ends = np.cumsum(self._block_samples[self._blocks])
+            self._epoch = epoch
+
+
+def worker_indices(batch: int, *, global_batch: int, rank: int, world_size: int) -> range:
+    """Global sample indices that worker `rank` takes of global batch number `batch`.
+
+    Those congruent to `rank` modulo `world_size`; where the number of lanes is a multiple of
+    `world_size`, a worker therefore reads only its own lanes within an epoch.
+    """
+    first = batch * global_batch
+    return range(first + rank, first + global_batch, world_size)
