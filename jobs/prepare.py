@@ -8,8 +8,8 @@ first samples. Running it again verifies what is there and changes nothing.
 
 from jobs.cli import run
 from pipeline.config.prepare import PrepareConfig
-from pipeline.dataset import ShardedDataset
-from pipeline.prepare import plan_prepare, prepare
+from pipeline.data.dataset import ShardedDataset
+from pipeline.prepare.splits import plan_prepare, prepare
 
 
 def main(config: PrepareConfig) -> None:

@@ -8,7 +8,7 @@ import pytest
 from jobs.cli import run
 from jobs.prepare import main
 from pipeline.config.prepare import PrepareConfig
-from pipeline.prepare import plan_prepare
+from pipeline.prepare.splits import plan_prepare
 
 PROJECT = Path(__file__).parents[2]
 PRESET = str(PROJECT / "jobs/presets/fashion_mnist_prepare.yaml")

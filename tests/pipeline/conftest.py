@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.dataset import ShardedDataset, open_dataset
-from pipeline.decode import encode_png
-from pipeline.manifest import DatasetInfo
+from pipeline.data.dataset import ShardedDataset, open_dataset
+from pipeline.data.decode import encode_png
+from pipeline.data.manifest import DatasetInfo
+from pipeline.data.writer import ShardSample, finish_dataset, write_shard
 from pipeline.storage import open_storage
-from pipeline.writer import ShardSample, finish_dataset, write_shard
 
 MakeDataset = Callable[..., ShardedDataset]
 

@@ -1,0 +1,106 @@
+"""A finished sharded dataset, opened and checked: what the stream reads from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.data.decode import Defect, SampleError
+from pipeline.data.manifest import Block, DatasetInfo, ShardRow, read_info, read_manifest
+from pipeline.data.tar_reader import Record, damaged, parse_block
+from pipeline.errors import InputError
+from pipeline.storage import Location, open_storage
+
+_PARALLEL_READS = 8
+
+
+class ShardBlock(NamedTuple):
+    """A block and the shard it lies in."""
+
+    shard: str
+    block: Block
+
+
+@dataclass(frozen=True)
+class ShardedDataset:
+    """Description, manifest and place of a dataset."""
+
+    info: DatasetInfo
+    shards_at: Location
+    rows: tuple[ShardRow, ...]
+    blocks: tuple[ShardBlock, ...]  # of all shards, in manifest order
+
+    @property
+    def block_samples(self) -> NDArray[np.int64]:
+        """Samples in each block, (blocks,)."""
+        return np.array([b.block.samples for b in self.blocks], dtype=np.int64)
+
+    @property
+    def label_counts(self) -> tuple[int, ...]:
+        """Samples of each class, (classes,); empty when unlabelled."""
+        counts = [0] * (self.info.classes or 0)
+        for row in self.rows:
+            for label, samples in row.label_counts:
+                counts[label] += samples
+        return tuple(counts)
+
+    def read_blocks(self, indices: Sequence[int]) -> list[list[Record | SampleError]]:
+        """The encoded samples of each named block, in order; a SampleError for each lost one.
+
+        The bytes are fetched in parallel, because object stores answer slowly but many at once.
+        """
+        with ThreadPoolExecutor(_PARALLEL_READS) as pool:
+            pieces = list(pool.map(self._fetch, indices))
+        return [self._parse(index, data) for index, data in zip(indices, pieces, strict=True)]
+
+    def _fetch(self, index: int) -> bytes | OSError:
+        shard, block = self.blocks[index]
+        try:
+            return (self.shards_at / shard).read_range(block.offset, block.bytes)
+        except OSError as error:
+            return error
+
+    def _parse(self, index: int, data: bytes | OSError) -> list[Record | SampleError]:
+        shard, block = self.blocks[index]
+        if isinstance(data, OSError):
+            return damaged(block, str(data), shard, Defect.UNREADABLE_SHARD)
+        return parse_block(data, block, shard)
+
+
+def open_dataset(url_or_path: str) -> ShardedDataset:
+    """Open the dataset in a folder, after the checks that need no shard to be read.
+
+    Raises InputError for a missing or foreign `dataset.json` or manifest, one that does not match
+    the other, and for missing or truncated shards (by their sizes).
+    """
+    folder = open_storage(url_or_path)
+    info = read_info(folder)
+    rows = read_manifest(folder, info)
+    shards_at = folder if info.shards_at == "." else open_storage(info.shards_at)
+    _check_sizes(shards_at, rows)
+    blocks = tuple(ShardBlock(row.shard, block) for row in rows for block in row.blocks)
+    if sum(b.block.samples for b in blocks) != info.samples:
+        raise InputError(
+            f"{folder}: manifest and dataset.json disagree on the number of samples; "
+            "run jobs.prepare again with overwrite=true"
+        )
+    return ShardedDataset(info, shards_at, rows, blocks)
+
+
+def _check_sizes(shards_at: Location, rows: tuple[ShardRow, ...]) -> None:
+    sizes = shards_at.sizes([row.shard for row in rows])
+    wrong = [
+        f"{row.shard} (missing)" if size is None else f"{row.shard} ({size} of {row.bytes} bytes)"
+        for row, size in zip(rows, sizes, strict=True)
+        if size != row.bytes
+    ]
+    if wrong:
+        raise InputError(
+            f"{shards_at}: {len(wrong)} of {len(rows)} shards are missing or cut short: "
+            f"{', '.join(wrong[:5])}; restore them or run jobs.prepare again with overwrite=true"
+        )

@@ -1,0 +1,1 @@
+"""Images of any origin -> sharded data sets (`jobs.prepare`)."""

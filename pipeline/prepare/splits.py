@@ -1,0 +1,184 @@
+"""Sources to finished sharded sets: check everything, then write everything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pipeline.config.prepare import PrepareConfig, WebDatasetSource
+from pipeline.data.dataset import ShardedDataset, open_dataset
+from pipeline.data.decode import Shape
+from pipeline.data.manifest import DatasetInfo, ShardRow
+from pipeline.data.writer import finish_dataset
+from pipeline.errors import InputError
+from pipeline.prepare.output_set import begin, check_space, complete, is_finished, recipe
+from pipeline.prepare.pack import pack
+from pipeline.prepare.sources import Source, open_source
+from pipeline.prepare.survey import ImagePolicy, Survey, survey_source
+from pipeline.prepare.tar_index import index_tars
+from pipeline.storage import Location, open_storage
+
+
+@dataclass(frozen=True)
+class Input:
+    """A split's images, every one of them looked at."""
+
+    survey: Survey
+    labelled: bool
+    class_names: tuple[str, ...] | None  # as the configuration or the source has them
+    source: Source | None = None  # to be packed; None: shards that are only indexed
+    left_out: frozenset[tuple[int, int]] = frozenset()  # (chunk, row) in the source
+    rows: Sequence[ShardRow] = ()  # of indexed shards
+    shards_at: str = "."
+
+
+@dataclass(frozen=True)
+class PreparePlan:
+    """What a run of `jobs.prepare` will do; nothing is written yet."""
+
+    config: PrepareConfig
+    folders: Mapping[str, Location]  # of every split
+    finished: Mapping[str, ShardedDataset]  # splits that exist already
+    inputs: Mapping[str, Input]  # splits to be written
+
+    def text(self) -> str:
+        """The plan in words."""
+        lines = [f"{split}: finished already, unchanged" for split in self.finished]
+        for split, found in self.inputs.items():
+            verb = "pack" if found.source else "index"
+            lines.append(
+                f"{split}: {verb} {found.survey.samples:,} images {found.survey.shape} "
+                f"into {self.folders[split]}"
+            )
+        return "\n".join(lines)
+
+
+def plan_prepare(config: PrepareConfig) -> PreparePlan:
+    """Check outputs and inputs, down to every image; write nothing. Raises InputError."""
+    folders = {split: open_storage(config.path(config.output)) / split for split in config.splits}
+    finished = {
+        split: open_dataset(folder.url)
+        for split, folder in folders.items()
+        if is_finished(folder, config, split)
+    }
+    inputs = {
+        split: _look(config, split, folder)
+        for split, folder in folders.items()
+        if split not in finished
+    }
+    _check_agreement(finished, inputs)
+    for split, found in inputs.items():
+        if found.source:
+            check_space(folders[split], found.survey.image_bytes, found.survey.samples)
+    return PreparePlan(config, folders, finished, inputs)
+
+
+def prepare(plan: PreparePlan) -> dict[str, ShardedDataset]:
+    """Write the planned splits; return every split of the configuration, opened and checked."""
+    classes = max(_least_classes(plan.finished, plan.inputs), default=0)
+    written = {}
+    for split, dataset in plan.finished.items():
+        complete(plan.folders[split], dataset)
+    for split, found in plan.inputs.items():
+        folder, rows = plan.folders[split], found.rows
+        begin(folder, pack=found.source is not None)
+        if found.source:
+            policy = found.survey.policy
+            rows = pack(found.source, found.left_out, folder, plan.config, policy, split)
+        finish_dataset(folder, rows, _info(plan.config, split, found, classes))
+        written[split] = open_dataset(folder.url)
+        complete(folder, written[split])
+    return {split: (written | dict(plan.finished))[split] for split in plan.config.splits}
+
+
+def _look(config: PrepareConfig, split: str, folder: Location) -> Input:
+    """Open the split's source and survey all of it."""
+    given = config.splits[split]
+    policy = ImagePolicy(config.convert, config.max_pixels, config.on_bad_image)
+    if isinstance(given, WebDatasetSource):
+        return _look_at_tars(config, split, folder, given, policy)
+    source = open_source(given, config.path)
+    names = _class_names(config, split, source) if source.labelled else None
+    survey = Survey(policy, len(names) if names else None)
+    left_out = frozenset(survey_source(source, survey, split))
+    return Input(survey, source.labelled, names, source, left_out)
+
+
+def _look_at_tars(
+    config: PrepareConfig,
+    split: str,
+    folder: Location,
+    given: WebDatasetSource,
+    policy: ImagePolicy,
+) -> Input:
+    if config.convert:
+        raise InputError(f"splits.{split}: indexed shards cannot be converted; unset convert")
+    names = config.class_names if given.labelled else None
+    survey = Survey(policy, len(names) if names else None)
+    url = config.path(given.path)
+    rows = index_tars(
+        url, survey, labelled=given.labelled, block_samples=config.block_samples, split=split
+    )
+    if not survey.samples:
+        raise InputError(f"{url}: no usable sample; {(survey.skipped or ['empty tars'])[0]}")
+    shards_at = "." if open_storage(url).path == folder.path else url
+    return Input(survey, given.labelled, names, rows=rows, shards_at=shards_at)
+
+
+def _class_names(config: PrepareConfig, split: str, source: Source) -> tuple[str, ...] | None:
+    names, own = config.class_names, source.class_names
+    if names and own and len(names) != len(own):
+        raise InputError(
+            f"splits.{split}: {len(own)} class folders, but class_names has {len(names)}"
+        )
+    return names or own
+
+
+def _info(config: PrepareConfig, split: str, found: Input, classes: int) -> DatasetInfo:
+    """The dataset's description; `classes` numbers stand in for unknown class names."""
+    mean, std = found.survey.mean_std()
+    names = found.class_names or tuple(str(i) for i in range(classes))
+    return DatasetInfo(
+        split=split,
+        shape=found.survey.known_shape,
+        classes=len(names) if found.labelled else None,
+        class_names=names if found.labelled else (),
+        encoding=",".join(sorted(found.survey.extensions)),
+        mean=mean,
+        std=std,
+        source=config.source,
+        licence=config.licence,
+        recipe=recipe(config, split),
+        indexed=found.source is None,
+        shards_at=found.shards_at,
+    )
+
+
+def _least_classes(
+    finished: Mapping[str, ShardedDataset], inputs: Mapping[str, Input]
+) -> list[int]:
+    """How many classes each labelled split has at least."""
+    known = [data.info.classes for data in finished.values() if data.info.classes]
+    return known + [max(i.survey.label_counts) + 1 for i in inputs.values() if i.labelled]
+
+
+def _check_agreement(finished: Mapping[str, ShardedDataset], inputs: Mapping[str, Input]) -> None:
+    """All splits must have the same image shape and the same classes. Raises InputError."""
+    shapes: dict[str, Shape] = {split: data.info.shape for split, data in finished.items()}
+    shapes |= {split: found.survey.known_shape for split, found in inputs.items()}
+    if len(set(shapes.values())) > 1:
+        raise InputError(f"image shapes (C,H,W) differ: {shapes}; splits of one set must agree")
+    names = {split: i.class_names for split, i in inputs.items() if i.class_names}
+    if len(set(names.values())) > 1:
+        every = {name for own in names.values() for name in own}
+        odd = {name for name in every if any(name not in own for own in names.values())}
+        raise InputError(
+            f"{', '.join(names)} have different classes ({', '.join(sorted(odd)[:5])}); "
+            "splits of one set must agree"
+        )
+    known = {data.info.classes for data in finished.values() if data.info.classes}
+    if known and max(_least_classes(finished, inputs)) > max(known):
+        raise InputError(
+            f"{', '.join(finished)} was prepared with {max(known)} classes and a label is above "
+            "them; set class_names and overwrite=true"
+        )
