@@ -5,21 +5,29 @@ terms = vdm(images, labels, times=t, noise=noise, noise_0=noise_0)  # nats, one 
 images = sample(vdm, sample_ids, labels, shape=(3, 32, 32), guidance=ClassifierFree(2.0))
 """
 
+from vdm_core.adaptive import AdaptiveSchedule
 from vdm_core.guidance import ClassifierFree
-from vdm_core.networks import DownsamplingUNet, UNet
-from vdm_core.records import Batch, ElboTerms, Noised, SchedulePoint
+from vdm_core.multivariate import MultivariateSchedule
+from vdm_core.networks import DiT, DownsamplingUNet, NoiseAwareClassifier, UNet
+from vdm_core.records import AdaptiveElboTerms, Batch, ElboTerms, Noised, SchedulePoint
 from vdm_core.samplers import sample
-from vdm_core.schedule import LinearSchedule, MonotoneSchedule, Schedule
+from vdm_core.schedule import CosineSchedule, LinearSchedule, MonotoneSchedule, Schedule
 from vdm_core.vdm import VDM
 
 __all__ = [
     "VDM",
+    "AdaptiveElboTerms",
+    "AdaptiveSchedule",
     "Batch",
     "ClassifierFree",
+    "CosineSchedule",
+    "DiT",
     "DownsamplingUNet",
     "ElboTerms",
     "LinearSchedule",
     "MonotoneSchedule",
+    "MultivariateSchedule",
+    "NoiseAwareClassifier",
     "Noised",
     "Schedule",
     "SchedulePoint",

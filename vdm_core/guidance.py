@@ -1,8 +1,14 @@
-"""Guidance: ways to turn one denoiser into another that follows its label more, or less.
+"""Guidance: ways to turn one denoiser into another that follows its label, or its data, more.
 
-A guidance is any function from denoiser to denoiser, and samplers know denoisers only. Guidance by
-a classifier or by a weaker network is therefore one more callable, and no change elsewhere.
+A guidance is any function from denoiser to denoiser, and samplers know denoisers only. So guidances
+compose by application, `second(first(denoiser))`, and each may be limited to an interval of gamma
+(Kynkäänniemi et al. 2024): elsewhere it answers as the denoiser it was given, and costs nothing.
 The guided epsilon_hat is not the score of a known density: it samples a law of its own.
+
+How they compose. Two of a kind multiply or add: ClassifierFree(a) on ClassifierFree(b) is
+ClassifierFree(a b), Classifier(c, a) on Classifier(c, b) is Classifier(c, a + b). ClassifierFree on
+Classifier scales the classifier's share too, since that is part of the conditional half alone;
+Classifier on ClassifierFree does not.
 """
 
 import math
@@ -10,13 +16,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from vdm_core.denoiser import Denoiser
-from vdm_core.labels import NO_LABEL
+from vdm_core.denoiser import Denoiser, epsilon_denoiser, host_alpha_sigma
+from vdm_core.labels import NO_LABEL, check_labels
+from vdm_core.vdm import VDM
 
 Guidance = Callable[[Denoiser], Denoiser]
 """denoiser -> guided denoiser."""
+
+GammaInterval = tuple[float, float] | None
+"""(lowest, highest) gamma at which to guide, both included; None is everywhere."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +39,7 @@ class ClassifierFree:
 
     Args:
         scale: w, any finite number.
-        gamma_interval: (lowest, highest) gamma at which to guide (Kynkäänniemi et al. 2024);
-            elsewhere the model is plainly conditional. None guides everywhere.
+        gamma_interval: where to guide.
 
     Raises:
         ValueError: scale is not finite, the interval is empty, or the guided denoiser is called
@@ -38,42 +47,138 @@ class ClassifierFree:
     """
 
     scale: float
-    gamma_interval: tuple[float, float] | None = None
+    gamma_interval: GammaInterval = None
 
     def __post_init__(self) -> None:
-        if not math.isfinite(self.scale):
-            raise ValueError(f"ClassifierFree: scale is {self.scale}; give a finite number")
-        if self.gamma_interval and not self.gamma_interval[0] < self.gamma_interval[1]:
-            raise ValueError(
-                f"ClassifierFree: gamma_interval {self.gamma_interval} is empty; give "
-                "(lowest, highest)"
-            )
+        _check_arguments("ClassifierFree", self.scale, self.gamma_interval)
 
     def __call__(self, denoiser: Denoiser) -> Denoiser:
         """Return the guided denoiser."""
 
-        def guided(z: Tensor, gamma: Tensor, labels: Tensor | None) -> Tensor:
-            if labels is None:
-                raise ValueError(
-                    "classifier-free guidance needs labels: pass one class per sample, or sample "
-                    "without guidance"
-                )
-            if self.scale == 1.0:
+        def guided(z: Tensor, gamma: float, labels: Tensor | None) -> Tensor:
+            labels = _required(labels, "classifier-free guidance")
+            if self.scale == 1.0 or not _inside(self.gamma_interval, gamma):
                 return denoiser(z, gamma, labels)
-            if self.scale == 0.0:
-                null = labels.masked_fill(self._guides(gamma), NO_LABEL)
-                return denoiser(z, gamma, null)
             null = torch.full_like(labels, NO_LABEL)
-            both = denoiser(torch.cat([z, z]), torch.cat([gamma, gamma]), torch.cat([labels, null]))
+            if self.scale == 0.0:
+                return denoiser(z, gamma, null)
+            both = denoiser(torch.cat([z, z]), gamma, torch.cat([labels, null]))
             conditional, unconditional = both.chunk(2)
-            weight = torch.where(self._guides(gamma), self.scale, 1.0).to(z.dtype)
-            return torch.lerp(unconditional, conditional, weight[:, None, None, None])
+            return torch.lerp(unconditional, conditional, self.scale)
 
         return guided
 
-    def _guides(self, gamma: Tensor) -> Tensor:
-        """(B,) -> (B,) bool: is this gamma inside the interval?"""
-        if self.gamma_interval is None:
-            return torch.ones_like(gamma, dtype=torch.bool)
-        lowest, highest = self.gamma_interval
-        return (gamma >= lowest) & (gamma <= highest)
+
+@dataclass(frozen=True)
+class Classifier:
+    """Guidance by a classifier of noisy latents (Dhariwal and Nichol 2021, algorithm 2).
+
+    epsilon = epsilon_hat - w sigma grad_z log p(y | z, gamma), for a network with classes or
+    without. Rows with label -1 are not guided. At w = 0 the classifier is not asked.
+
+    Args:
+        classifier: any function (z (B,C,H,W), gamma (B,)) -> logits (B,K), differentiable in z, in
+            evaluation mode if it is a module.
+        scale: w, any finite number; 1 is Bayes' rule.
+        gamma_interval: where to guide.
+
+    Raises:
+        ValueError: scale is not finite, the interval is empty, the classifier is in training mode,
+            or the guided denoiser is called without labels or with one that is none of K classes.
+    """
+
+    classifier: Callable[[Tensor, Tensor], Tensor]
+    scale: float
+    gamma_interval: GammaInterval = None
+
+    def __post_init__(self) -> None:
+        _check_arguments("Classifier", self.scale, self.gamma_interval)
+
+    def __call__(self, denoiser: Denoiser) -> Denoiser:
+        """Return the guided denoiser."""
+        _check_evaluating("Classifier", self.classifier)
+
+        def guided(z: Tensor, gamma: float, labels: Tensor | None) -> Tensor:
+            labels = _required(labels, "classifier guidance")
+            epsilon = denoiser(z, gamma, labels)
+            if self.scale == 0.0 or not _inside(self.gamma_interval, gamma):
+                return epsilon
+            _, sigma = host_alpha_sigma(gamma)
+            return epsilon - (self.scale * sigma) * self._gradient(z, gamma, labels)
+
+        return guided
+
+    def _gradient(self, z: Tensor, gamma: float, labels: Tensor) -> Tensor:
+        """grad_z log p(y | z, gamma), (B,C,H,W); zero in rows without a label."""
+        with torch.enable_grad():
+            z = z.detach().requires_grad_()
+            logits = self.classifier(z, z.new_full((len(z),), gamma)).to(z.dtype)
+            check_labels(labels, logits.shape[1])
+            log_prob = logits.log_softmax(1).gather(1, labels.clamp(min=0)[:, None])[:, 0]
+            log_prob = log_prob.masked_fill(labels == NO_LABEL, 0.0)
+            (gradient,) = torch.autograd.grad(log_prob.sum(), z)
+        return gradient
+
+
+@dataclass(frozen=True)
+class Autoguidance:
+    """Guidance by a weaker version of the same model (Karras et al. 2024).
+
+    epsilon = w epsilon_hat + (1 - w) epsilon_weaker, both with the same label if there is one:
+    w > 1 moves away from the errors that the weaker one makes more of; w = 1 is the model itself,
+    and then the weaker one is not asked.
+
+    Args:
+        weaker: a denoiser, or a VDM in evaluation mode: smaller, or trained for less long.
+        scale: w, any finite number.
+        gamma_interval: where to guide.
+
+    Raises:
+        ValueError: scale is not finite, the interval is empty, or a module is in training mode.
+    """
+
+    weaker: VDM | Denoiser
+    scale: float
+    gamma_interval: GammaInterval = None
+
+    def __post_init__(self) -> None:
+        _check_arguments("Autoguidance", self.scale, self.gamma_interval)
+
+    def __call__(self, denoiser: Denoiser) -> Denoiser:
+        """Return the guided denoiser."""
+        _check_evaluating("Autoguidance", self.weaker)
+        weaker = epsilon_denoiser(self.weaker) if isinstance(self.weaker, VDM) else self.weaker
+
+        def guided(z: Tensor, gamma: float, labels: Tensor | None) -> Tensor:
+            epsilon = denoiser(z, gamma, labels)
+            if self.scale == 1.0 or not _inside(self.gamma_interval, gamma):
+                return epsilon
+            return torch.lerp(weaker(z, gamma, labels), epsilon, self.scale)
+
+        return guided
+
+
+def _inside(interval: GammaInterval, gamma: float) -> bool:
+    return interval is None or interval[0] <= gamma <= interval[1]
+
+
+def _check_arguments(name: str, scale: float, interval: GammaInterval) -> None:
+    if not math.isfinite(scale):
+        raise ValueError(f"{name}: scale is {scale}; give a finite number")
+    if interval is not None and not interval[0] < interval[1]:
+        raise ValueError(f"{name}: gamma_interval {interval} is empty; give (lowest, highest)")
+
+
+def _check_evaluating(name: str, model: object) -> None:
+    if isinstance(model, nn.Module) and model.training:
+        raise ValueError(
+            f"{name}: {type(model).__name__} is in training mode; call its eval() first"
+        )
+
+
+def _required(labels: Tensor | None, name: str) -> Tensor:
+    if labels is None:
+        raise ValueError(
+            f"{name} needs labels: pass one class per sample, or sample without guidance"
+        )
+    return labels

@@ -1,9 +1,18 @@
 """What a label may be: a class from 0 up, or -1 for "no label", the null condition of guidance."""
 
+from typing import Protocol, runtime_checkable
+
 import torch
 from torch import Tensor
 
 NO_LABEL = -1
+
+
+@runtime_checkable
+class StatesClasses(Protocol):
+    """A network that says how many classes it knows; None if it is unconditional."""
+
+    classes: int | None
 
 
 def check_labels(labels: Tensor | None, classes: int | None) -> None:

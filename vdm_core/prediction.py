@@ -89,11 +89,17 @@ def convert(
     return _TABLE[target].target(x, epsilon, *alpha_sigma(gamma, like=z))
 
 
+def noise_error(
+    p: Tensor, x: Tensor, epsilon: Tensor, gamma: Tensor, prediction: Prediction
+) -> Tensor:
+    """epsilon - epsilon_hat up to its sign, (B,C,H,W), from a prediction ``p`` of any kind."""
+    alpha, sigma = alpha_sigma(gamma, like=x)
+    row = _TABLE[prediction]
+    return (row.target(x, epsilon, alpha, sigma) - p) * row.error_scale(alpha, sigma)
+
+
 def squared_error(
     p: Tensor, x: Tensor, epsilon: Tensor, gamma: Tensor, prediction: Prediction
 ) -> Tensor:
     """|epsilon - epsilon_hat|^2 of each example, (B,), from a prediction of any kind."""
-    alpha, sigma = alpha_sigma(gamma, like=x)
-    row = _TABLE[prediction]
-    error = (row.target(x, epsilon, alpha, sigma) - p) * row.error_scale(alpha, sigma)
-    return error.square().flatten(1).sum(1)
+    return noise_error(p, x, epsilon, gamma, prediction).square().flatten(1).sum(1)

@@ -17,8 +17,8 @@ from torch import Tensor
 class SchedulePoint(NamedTuple):
     """A noise schedule at the times t.
 
-    ``gamma``: negative log signal-to-noise ratio, shaped like t. ``slope``: d gamma / d t, the same
-    shape.
+    ``gamma``: negative log signal-to-noise ratio, shaped like t, with (C,H,W) added where each
+    pixel and channel has its own. ``slope``: d gamma / d t, the same shape.
     """
 
     gamma: Tensor
@@ -45,9 +45,34 @@ class ElboTerms(NamedTuple):
         return self.total / (dims * math.log(2.0))
 
 
+class AdaptiveElboTerms(NamedTuple):
+    """The terms of ``ElboTerms`` and a fourth, for a schedule that adapts to the image.
+
+    ``auxiliary``: KL(q(c | x) || p(c)) of the schedule's latent c, (B,) nats. A record of its own,
+    so that a term is in the record where it is in the model, and nowhere else.
+    """
+
+    reconstruction: Tensor
+    prior: Tensor
+    diffusion: Tensor
+    auxiliary: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        """The negative ELBO: the sum of the four terms, (B,), nats."""
+        return self.reconstruction + self.prior + self.diffusion + self.auxiliary
+
+    def bits_per_dim(self, dims: int) -> Tensor:
+        """The negative ELBO in bits per dimension, (B,); ``dims`` is C * H * W."""
+        return self.total / (dims * math.log(2.0))
+
+
 @dataclass(frozen=True)
 class Noised:
-    """A draw of q(z_t | x): ``z`` (B,C,H,W), its ``gamma`` (B,) and ``noise`` (B,C,H,W)."""
+    """A draw of q(z_t | x): ``z`` (B,C,H,W), its ``gamma`` and ``noise`` (B,C,H,W).
+
+    ``gamma`` is (B,), or (B,C,H,W) where each pixel and channel has its own.
+    """
 
     z: Tensor
     gamma: Tensor

@@ -43,6 +43,8 @@ class Purpose(IntEnum):
     AUGMENT = 8
     DROPOUT = 9
     HUTCHINSON = 10
+    LATENT = 11
+    BOUND_TIMES = 12
 
 
 def philox(counter: tuple[Tensor, ...], key: tuple[int, int]) -> tuple[Tensor, ...]:

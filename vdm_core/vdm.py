@@ -4,15 +4,23 @@ their ELBO terms (Kingma et al. 2021).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import Literal, get_args
+
 import torch
 from torch import Tensor, nn
 
 from vdm_core import elbo
+from vdm_core.adaptive import AdaptiveSchedule
 from vdm_core.decoder import encode
 from vdm_core.diffusion import diffuse
 from vdm_core.prediction import Prediction, check_prediction
-from vdm_core.records import ElboTerms
+from vdm_core.records import AdaptiveElboTerms, ElboTerms, SchedulePoint
 from vdm_core.schedule import Schedule
+from vdm_core.variance import VarianceGradient
+
+ScheduleObjective = Literal["elbo", "variance"]
 
 
 class VDM(nn.Module):
@@ -21,8 +29,12 @@ class VDM(nn.Module):
     ``network(z, gamma, labels)`` answers (B,C,H,W) for z (B,C,H,W), gamma (B,) and labels (B,)
     int64 or None. ``levels``: how many values a channel of the images takes, 2 to 256. ``steps``: T
     for discrete time, None for continuous time. ``prediction``: what the network's answer is,
-    "epsilon", "x", "v" or "score". Raises ValueError for values outside these.
+    "epsilon", "x", "v" or "score". ``schedule_objective``: what the shape of the schedule between
+    its ends descends, the "elbo" like all else, or the "variance" of its estimate (see
+    ``vdm_core.variance``), which asks for a schedule with a learned shape. Raises ValueError for
+    values outside these.
 
+    Where the schedule has a gamma for each pixel, the network is told their mean over the image.
     Everything but the network runs in float32 (float64 where the module is), also under autocast.
     """
 
@@ -33,6 +45,7 @@ class VDM(nn.Module):
         levels: int = 256,
         steps: int | None = None,
         prediction: Prediction = "epsilon",
+        schedule_objective: ScheduleObjective = "elbo",
     ) -> None:
         super().__init__()
         if not 2 <= levels <= 256:
@@ -40,11 +53,13 @@ class VDM(nn.Module):
         if steps is not None and steps < 1:
             raise ValueError(f"steps is {steps}: give at least 1, or None for continuous time")
         check_prediction(prediction)
+        _check_objective(schedule_objective, schedule)
         self.network = network
         self.schedule = schedule
         self.levels = levels
         self.steps = steps
         self.prediction: Prediction = prediction
+        self.schedule_objective: ScheduleObjective = schedule_objective
 
     @property
     def dtype(self) -> torch.dtype:
@@ -61,36 +76,49 @@ class VDM(nn.Module):
         times: Tensor | None = None,
         noise: Tensor | None = None,
         noise_0: Tensor | None = None,
+        noise_latent: Tensor | None = None,
         generator: torch.Generator | None = None,
         decoder_radius: int | None = None,
-    ) -> ElboTerms:
+    ) -> ElboTerms | AdaptiveElboTerms:
         """The ELBO terms of ``images`` (B,C,H,W) uint8 with ``labels`` (B,) int64 or None.
 
-        ``times`` (B,) in [0, 1], ``noise`` of z_t and ``noise_0`` of z_0, both (B,C,H,W), are drawn
-        where they are not given, from ``generator`` or else torch's default one; the times are then
-        stratified over the batch. ``decoder_radius``: ``within`` of ``decoder.log_prob``, to spare
-        an accelerator the wait for gamma(0). Raises TypeError or ValueError for a wrong dtype or
-        shape, and for times or levels out of range where the tensors are on the CPU.
+        ``times`` (B,) in [0, 1], ``noise`` of z_t and ``noise_0`` of z_0, both (B,C,H,W), and, for
+        an adaptive schedule, ``noise_latent`` (B,d) of its latent, are drawn where they are not
+        given, from ``generator`` or else torch's default one; the times are then stratified over
+        the batch. An adaptive schedule makes the terms ``AdaptiveElboTerms``. ``decoder_radius``:
+        ``within`` of ``decoder.log_prob``, to spare an accelerator the wait for gamma(0). Raises
+        TypeError or ValueError for a wrong dtype or shape, and for times or levels out of range
+        where the tensors are on the CPU.
         """
         _check_images(images, self.levels)
         _check_labels(labels, len(images))
         shape, dtype = tuple(images.shape), self.dtype
         times = _or_stratified(times, images, generator)
-        noise = _or_normal(noise, "noise", images, dtype, generator)
-        noise_0 = _or_normal(noise_0, "noise_0", images, dtype, generator)
+        noise = _or_normal(noise, "noise", images, shape, dtype, generator)
+        noise_0 = _or_normal(noise_0, "noise_0", images, shape, dtype, generator)
+
+        schedule: Callable[..., SchedulePoint] = self.schedule
+        shape_gradient = VarianceGradient()
+        if self.schedule_objective == "variance":
+            schedule = partial(self.schedule, watch=shape_gradient.watch)
 
         with torch.autocast(images.device.type, enabled=False):
             x = encode(images, self.levels, dtype)
-            at = elbo.noise_levels(self.schedule, times, self.steps, dtype)
+            latent = kl = None
+            if isinstance(self.schedule, AdaptiveSchedule):
+                size = (len(images), self.schedule.latent_dim)
+                c_noise = _or_normal(noise_latent, "noise_latent", images, size, dtype, generator)
+                latent, kl, _ = self.schedule.infer(x, c_noise)
+            at = elbo.noise_levels(schedule, times, self.steps, dtype, latent)
             z_t = diffuse(x, at.gamma_t, noise)
 
-        answer = self.network(z_t.z, z_t.gamma, labels)
+        answer = self.network(z_t.z, at.network_gamma, labels)
         if answer.shape != shape:
             raise ValueError(f"the network answered {tuple(answer.shape)} for images {shape}")
 
         with torch.autocast(images.device.type, enabled=False):
             z_0 = diffuse(x, at.gamma_0, noise_0)
-            return ElboTerms(
+            terms = ElboTerms(
                 reconstruction=elbo.reconstruction(
                     images, z_0.z, at.gamma_0, self.levels, within=decoder_radius
                 ),
@@ -99,6 +127,23 @@ class VDM(nn.Module):
                     answer.to(dtype), x, noise, at.gamma_t, at.weight, self.prediction
                 ),
             )
+            shape_gradient.weigh(terms.diffusion, x[0].numel())
+            return terms if kl is None else AdaptiveElboTerms(*terms, auxiliary=kl)
+
+
+def _check_objective(objective: ScheduleObjective, schedule: Schedule) -> None:
+    if objective not in get_args(ScheduleObjective):
+        raise ValueError(
+            f"unknown schedule_objective {objective!r}: give "
+            + " or ".join(map(repr, get_args(ScheduleObjective)))
+        )
+    scalar_shape = not schedule.per_pixel and next(schedule.warp.parameters(), None) is not None
+    if objective == "variance" and not scalar_shape:
+        raise ValueError(
+            f"schedule_objective is 'variance', but a {type(schedule).__name__} has no shape to "
+            "learn that is one for all pixels: give a MonotoneSchedule, or "
+            "schedule_objective='elbo'"
+        )
 
 
 def _check_images(images: Tensor, levels: int) -> None:
@@ -140,12 +185,13 @@ def _or_normal(
     noise: Tensor | None,
     name: str,
     images: Tensor,
+    shape: tuple[int, ...],
     dtype: torch.dtype,
     generator: torch.Generator | None,
 ) -> Tensor:
-    """``noise`` once checked, or standard normals, shaped like ``images``."""
+    """``noise`` once checked, or standard normals, of ``shape``."""
     if noise is None:
-        return torch.randn(images.shape, generator=generator, device=images.device, dtype=dtype)
-    if noise.shape != images.shape:
+        return torch.randn(shape, generator=generator, device=images.device, dtype=dtype)
+    if noise.shape != shape:
         raise ValueError(f"{name} has shape {tuple(noise.shape)}, images {tuple(images.shape)}")
     return noise.to(dtype)

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from vdm_core import VDM, LinearSchedule
-from vdm_core.denoiser import clip_data, epsilon_denoiser
+from vdm_core.denoiser import clip_data, epsilon_denoiser, threshold_data
 
 
 class Optimal(nn.Module):
@@ -27,9 +27,9 @@ def test_what_the_network_predicts_does_not_change_the_denoiser(prediction):
         return epsilon_denoiser(VDM(Optimal(kind), LinearSchedule(), prediction=kind).double())
 
     z = torch.randn(3, 1, 2, 2, generator=torch.Generator().manual_seed(0)).double()
-    gamma = torch.tensor([-10.0, 0.0, 5.0], dtype=torch.float64)
-    expected = denoiser("epsilon")(z, gamma, None)
-    torch.testing.assert_close(denoiser(prediction)(z, gamma, None), expected)
+    for gamma in (-10.0, 0.0, 5.0):
+        expected = denoiser("epsilon")(z, gamma, None)
+        torch.testing.assert_close(denoiser(prediction)(z, gamma, None), expected)
 
 
 def test_epsilon_is_float32_also_from_a_network_in_bfloat16():
@@ -39,17 +39,75 @@ def test_epsilon_is_float32_also_from_a_network_in_bfloat16():
 
     z = torch.randn(2, 1, 2, 2)
     denoiser = epsilon_denoiser(VDM(Coarse(), LinearSchedule()))
-    assert denoiser(z, torch.zeros(2), None).dtype == torch.float32
+    assert denoiser(z, 0.0, None).dtype == torch.float32
+
+
+class Spy(nn.Module):
+    def __init__(self, classes):
+        super().__init__()
+        self.classes, self.calls = classes, []
+
+    def forward(self, z, gamma, labels=None):
+        self.calls.append((gamma, labels))
+        return z
+
+
+def test_network_gets_gamma_for_each_example_and_its_labels():
+    network, labels = Spy(classes=3), torch.tensor([0, 2])
+    epsilon_denoiser(VDM(network, LinearSchedule()))(torch.randn(2, 1, 2, 2), 1.5, labels)
+    ((gamma, seen),) = network.calls
+    assert torch.equal(gamma, torch.tensor([1.5, 1.5]))
+    assert torch.equal(seen, labels)
+
+
+def test_an_unconditional_network_is_shown_no_labels():
+    network = Spy(classes=None)
+    epsilon_denoiser(VDM(network, LinearSchedule()))(torch.randn(1, 1, 2, 2), 0.0, torch.ones(1))
+    assert network.calls[0][1] is None
+
+
+GAMMA = 1.0
+ALPHA, SIGMA = (torch.tensor(s * GAMMA).double().sigmoid().sqrt() for s in (-1, 1))
+
+
+def half(z, gamma, labels):
+    return 0.5 * z
+
+
+def latent():
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(5, 1, 4, 4, generator=generator, dtype=torch.float64)
+
+
+def x_hat(denoiser, z):
+    return (z - SIGMA * denoiser(z, GAMMA, None)) / ALPHA
 
 
 def test_clipping_bounds_x_hat_and_leaves_the_rest_alone():
-    generator = torch.Generator().manual_seed(0)
-    z = torch.randn(5, 1, 4, 4, generator=generator, dtype=torch.float64)
-    gamma = torch.linspace(-5, 5, 5, dtype=torch.float64)
-    alpha, sigma = (torch.sigmoid(s * gamma).sqrt()[:, None, None, None] for s in (-1, 1))
-    free = 0.5 * z
-    clipped = clip_data(lambda z, gamma, labels: 0.5 * z)(z, gamma, None)
-    x_free, x_clipped = (z - sigma * free) / alpha, (z - sigma * clipped) / alpha
-    assert 0 < (x_free.abs() > 1).double().mean() < 1
-    torch.testing.assert_close(x_clipped, x_free.clamp(-1, 1))
-    assert torch.equal(clipped[x_free.abs() <= 1], free[x_free.abs() <= 1])
+    z = latent()
+    free, clipped = x_hat(half, z), x_hat(clip_data(half), z)
+    assert 0 < (free.abs() > 1).double().mean() < 1
+    torch.testing.assert_close(clipped, free.clamp(-1, 1))
+    inside = free.abs() <= 1
+    assert torch.equal(clip_data(half)(z, GAMMA, None)[inside], half(z, GAMMA, None)[inside])
+
+
+@pytest.mark.parametrize(("quantile", "rank"), [(0.75, 12), (0.9, 15), (1.0, 16), (1e-9, 1)])
+def test_dynamic_threshold_scales_each_example_by_its_own_quantile(quantile, rank):
+    z = latent() * torch.tensor([3.0, 2.0, 1.0, 0.5, 0.01])[:, None, None, None].double()
+    free, found = x_hat(half, z), x_hat(threshold_data(half, quantile), z)
+    for one, thresholded in zip(free, found, strict=True):
+        s = max(1.0, one.abs().flatten().sort().values[rank - 1].item())
+        torch.testing.assert_close(thresholded, one.clamp(-s, s) / s)
+    assert torch.equal(threshold_data(half, quantile)(z, GAMMA, None)[4], half(z[4], GAMMA, None))
+
+
+def test_changing_x_hat_keeps_the_latents_dtype():
+    for wrap in (clip_data, threshold_data):
+        assert wrap(half)(latent().float(), GAMMA, None).dtype == torch.float32
+
+
+@pytest.mark.parametrize("quantile", [0.0, 1.5, float("nan")])
+def test_quantiles_out_of_range_are_refused(quantile):
+    with pytest.raises(ValueError, match=r"quantile is .*give a number in \(0, 1\]"):
+        threshold_data(half, quantile)

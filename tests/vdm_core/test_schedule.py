@@ -1,16 +1,18 @@
 """Noise schedules: pinned ends, strict increase, closed-form slopes, float32 at least."""
 
+import math
 from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from vdm_core.schedule import LinearSchedule, MonotoneSchedule, Schedule
+from vdm_core.schedule import CosineSchedule, LinearSchedule, MonotoneSchedule, Schedule
 
 MAKERS: dict[str, Callable[[], Schedule]] = {
     "fixed": lambda: LinearSchedule(learned=False),
     "linear": LinearSchedule,
+    "cosine": CosineSchedule,
     "monotone": MonotoneSchedule,
     "monotone with fixed ends": lambda: MonotoneSchedule(learned=False, units=7),
 }
@@ -156,3 +158,28 @@ def test_a_warp_of_ones_own_keeps_the_contract() -> None:
     point = Schedule(LinearSchedule(-4.0, 4.0).ends, Square())(torch.tensor([0.0, 0.5, 1.0]))
     torch.testing.assert_close(point.gamma, torch.tensor([-4.0, -2.0, 4.0]))
     torch.testing.assert_close(point.slope, torch.tensor([0.0, 8.0, 16.0]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_cosine_schedule_is_the_published_one_where_that_does_not_clip(
+    dtype: torch.dtype,
+) -> None:
+    """alpha_bar = cos^2((t + s) / (1 + s) pi / 2), s = 0.008, up to a last time short of the zero
+    of the cosine, and without the constant factor that makes alpha_bar(0) = 1 there."""
+    s, last = 0.008, 0.98
+    angle = [(t + s) / (1 + s) * math.pi / 2 for t in (0.0, last)]
+    schedule = CosineSchedule(*(2 * math.log(math.tan(u)) for u in angle)).to(dtype)
+    t = torch.linspace(0, 1, 101, dtype=torch.float64)
+    alpha_bar = torch.cos((t * last + s) / (1 + s) * math.pi / 2).square()
+    gamma = schedule(t.to(dtype)).gamma.double()
+    tolerance = 3e-6 if dtype == torch.float32 else 1e-6  # the ends are float32 in both
+    torch.testing.assert_close(gamma, torch.logit(1 - alpha_bar), rtol=0, atol=tolerance)
+
+
+def test_the_cosine_schedule_keeps_its_digits_at_ends_far_from_zero() -> None:
+    schedule = CosineSchedule(-15.0, 15.0)
+    t = torch.linspace(0, 1, 257)
+    single, double = schedule(t), schedule(t.double())
+    torch.testing.assert_close(single.gamma.double(), double.gamma, rtol=1e-6, atol=1e-5)
+    torch.testing.assert_close(single.slope.double(), double.slope, rtol=1e-4, atol=0)
+    torch.testing.assert_close(double.gamma, -double.gamma.flip(0), rtol=1e-9, atol=1e-9)

@@ -45,7 +45,7 @@ def group_norm(channels: int) -> nn.GroupNorm:
 
 
 class ResidualBlock(nn.Module):
-    """Norm, SiLU, 3x3 convolution; condition, norm, SiLU, dropout, 3x3 convolution; plus the input.
+    """Norm, SiLU, 3x3 convolution; condition, norm, SiLU, 3x3 convolution; plus the input.
 
     The condition is added before the second norm (Kingma et al. 2021), or, if `scales`, scales and
     shifts what comes out of it (Dhariwal and Nichol 2021, section 3.1). Where the number of
@@ -57,7 +57,6 @@ class ResidualBlock(nn.Module):
         inputs: int,
         outputs: int,
         condition_features: int,
-        dropout: float = 0.0,
         scales: bool = False,
     ) -> None:
         super().__init__()
@@ -68,7 +67,6 @@ class ResidualBlock(nn.Module):
             condition_features, 2 * outputs if scales else outputs, bias=False, zero=True
         )
         self.norm_2 = group_norm(outputs)
-        self.dropout = nn.Dropout(dropout)
         self.conv_2 = conv(outputs, outputs, zero=True)
         self.skip = nn.Identity() if inputs == outputs else conv(inputs, outputs, 1)
 
@@ -81,7 +79,7 @@ class ResidualBlock(nn.Module):
             branch = torch.addcmul(shift, self.norm_2(branch), 1 + scale)
         else:
             branch = self.norm_2(branch + condition)
-        branch = self.conv_2(self.dropout(F.silu(branch)))
+        branch = self.conv_2(F.silu(branch))
         output: Tensor = self.skip(h) + branch
         return output
 
@@ -115,10 +113,9 @@ class UNetBlock(nn.Module):
         *,
         attends: bool,
         scales: bool = False,
-        dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.residual = ResidualBlock(inputs, outputs, condition_features, dropout, scales)
+        self.residual = ResidualBlock(inputs, outputs, condition_features, scales)
         self.attention = AttentionBlock(outputs) if attends else nn.Identity()
 
     def forward(self, h: Tensor, condition: Tensor) -> Tensor:

@@ -32,8 +32,6 @@ class DownsamplingUNet(nn.Module):
             The middle always has one.
         classes: number of classes, or None for an unconditional network.
         fourier_features: give the network Fourier features of the latent beside it.
-        dropout: rate inside the residual blocks. Dropout draws from torch's default generator, so
-            repeatable training with it needs that generator seeded at each step.
 
     Raises:
         ValueError: no level, no block, or a widest level that is not an even number of 4 up.
@@ -48,7 +46,6 @@ class DownsamplingUNet(nn.Module):
         attention_levels: int = 0,
         classes: int | None = None,
         fourier_features: bool = True,
-        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         widths = [width * multiplier for multiplier in multipliers]
@@ -62,7 +59,7 @@ class DownsamplingUNet(nn.Module):
         self.conditioning = Conditioning(max(widths), classes)
         inputs = channels * (1 + FEATURES_PER_CHANNEL) if fourier_features else channels
         self.conv_in = conv(inputs, widths[0])
-        self.levels = _Level(widths, blocks, attention_levels, self.conditioning.features, dropout)
+        self.levels = _Level(widths, blocks, attention_levels, self.conditioning.features)
         self.norm_out = group_norm(widths[0])
         self.conv_out = conv(widths[0], channels, zero=True)
 
@@ -99,16 +96,13 @@ class _Level(nn.Module):
         blocks: int,
         attention_levels: int,
         condition_features: int,
-        dropout: float,
     ) -> None:
         super().__init__()
         here, *lower = widths
         attends = len(widths) <= attention_levels
 
         def block(inputs: int, attends: bool = attends) -> UNetBlock:
-            return UNetBlock(
-                inputs, here, condition_features, attends=attends, scales=True, dropout=dropout
-            )
+            return UNetBlock(inputs, here, condition_features, attends=attends, scales=True)
 
         self.down = nn.ModuleList(block(here) for _ in range(blocks))
         self.up = nn.ModuleList(block(2 * here) for _ in range(blocks))
@@ -117,7 +111,7 @@ class _Level(nn.Module):
         if lower:
             self.shrink = conv(here, lower[0], stride=2)
             self.inner = nn.ModuleList(
-                [_Level(lower, blocks, attention_levels, condition_features, dropout)]
+                [_Level(lower, blocks, attention_levels, condition_features)]
             )
             self.grow = nn.Sequential(conv(lower[0], 4 * here, 1), nn.PixelShuffle(2))
         else:

@@ -26,8 +26,6 @@ class UNet(nn.Module):
         attention_everywhere: attention after every block, as in the reference network for augmented
             CIFAR-10, and not in the middle only.
         fourier_features: give the network Fourier features of the latent beside it.
-        dropout: rate inside the residual blocks. Dropout draws from torch's default generator, so
-            repeatable training with it needs that generator seeded at each step.
         extra_scalar: the reference network's further input of the conditioning, see `Conditioning`.
         recompute: keep no activations inside the blocks and compute them again in the backward
             pass: less memory for about a third more time.
@@ -44,7 +42,6 @@ class UNet(nn.Module):
         classes: int | None = None,
         attention_everywhere: bool = False,
         fourier_features: bool = True,
-        dropout: float = 0.0,
         extra_scalar: bool = False,
         recompute: bool = False,
     ) -> None:
@@ -58,7 +55,7 @@ class UNet(nn.Module):
         features = self.conditioning.features
 
         def block(inputs: int, attends: bool = attention_everywhere) -> UNetBlock:
-            return UNetBlock(inputs, width, features, attends=attends, dropout=dropout)
+            return UNetBlock(inputs, width, features, attends=attends)
 
         inputs = channels * (1 + FEATURES_PER_CHANNEL) if fourier_features else channels
         self.conv_in = conv(inputs, width)
