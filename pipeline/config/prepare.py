@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from pipeline.config.base import ConfigModel, JobConfig
+from pipeline.config.sample import PoolConfig
 
 
 class FolderSource(ConfigModel):
@@ -68,15 +69,23 @@ class PrepareConfig(JobConfig):
         128, gt=0, description="Samples that are read together; they stay neighbours in a lane."
     )
     shuffle_bytes: int = Field(
-        512 * 2**20, gt=0, description="Encoded images held in memory to be shuffled together."
+        512 * 2**20,
+        gt=0,
+        description="Encoded images that are shuffled together; an actor holds them in memory.",
     )
     on_bad_image: Literal["raise", "skip"] = Field(
-        "raise", description="skip leaves unusable samples out and counts them."
+        "raise", description="skip leaves unusable samples out; bad_images.jsonl names them."
+    )
+    max_bad_fraction: float = Field(
+        0.01, ge=0, le=1, description="With skip: more unusable images than this are refused."
     )
     convert: Literal["L", "RGB"] | None = Field(
         None, description="Convert other images to this mode and keep them as PNG. Null: refuse."
     )
     max_pixels: int = Field(2**24, gt=0, description="Most pixels of an image: refuses bombs.")
+    pool: PoolConfig = Field(
+        PoolConfig(), description="One actor works in this process, several through Ray."
+    )
     source: str = Field("", description="Where the images come from, for the record.")
     licence: str = Field("", description="Their licence, for the record.")
     overwrite: bool = Field(False, description="Replace sets that exist in `output`.")

@@ -1,0 +1,93 @@
+"""Train a Variational Diffusion Model on a sharded image set.
+
+    python -m jobs.train --config jobs/presets/fashion_mnist_cpu.yaml steps=2000
+    ray job submit --working-dir . -- python -m jobs.train --config ... root=/shared/folder
+
+The run `name` in `storage_path` holds everything: run it again and it continues.
+"""
+
+import logging
+import signal
+import sys
+import tempfile
+from pathlib import Path
+from types import FrameType
+
+from jobs.cli import run
+from pipeline.cluster import connected
+from pipeline.config.train import TrainConfig
+from pipeline.metrics import flatten
+from pipeline.preflight import Plan, plan_training, set_ray_snapshot_aside
+from pipeline.run_record import RunRecord, write_run
+from pipeline.tracking import Status, close_run, open_run, prepare_store
+from pipeline.training import check_resources, run_training
+from pipeline.worker import TrainJob
+
+log = logging.getLogger(__name__)
+
+
+def main(config: TrainConfig) -> None:
+    """Check, connect, train, and close the MLflow run with how it ended."""
+    plan = plan_training(config)
+    log.info("%s", plan.text())
+    if plan.done_steps >= config.steps:
+        log.info("%s has done its %d steps already; nothing to do", config.name, config.steps)
+        return
+    with connected():
+        check_resources(config.cluster)
+        job = open_job(plan)
+        status: Status = "FAILED"
+        signal.signal(signal.SIGTERM, _exit_on_sigterm)
+        try:
+            run_training(job, config.path(config.storage_path))
+            status = "FINISHED"
+        except (KeyboardInterrupt, SystemExit):
+            status = "KILLED"
+            raise
+        finally:
+            close_run(job.tracking_uri, job.mlflow_run_id, status)
+    log.info("run %s finished: checkpoints in %s", config.name, plan.run)
+
+
+def open_job(plan: Plan) -> TrainJob:
+    """Open (or reopen) the MLflow run and write the run's record: the first things written."""
+    config = plan.config
+    prepare_store(plan.tracking_uri)
+    mlflow_run_id = open_run(
+        plan.tracking_uri,
+        config.tracking.experiment,
+        config.name,
+        flatten(config.model_dump(mode="json")),
+        run_id=plan.before.mlflow_run_id if plan.before else None,
+    )
+    record = RunRecord(
+        config=config,
+        dataset_digest=plan.data.manifest_sha256,
+        mlflow_run_id=mlflow_run_id,
+        tracking_uri=plan.tracking_uri,
+    )
+    write_run(plan.run, record)
+    set_ray_snapshot_aside(plan.run)
+    return TrainJob(
+        config=config,
+        data=config.path(config.data.train),
+        run=str(plan.run),
+        journal=journal_path(plan),
+        tracking_uri=plan.tracking_uri,
+        mlflow_run_id=mlflow_run_id,
+    )
+
+
+def journal_path(plan: Plan) -> str:
+    """The metrics journal: in the run's folder, or for a URL in this machine's temporary folder."""
+    run = plan.run.url
+    folder = Path(tempfile.gettempdir(), "vdm-journals", plan.config.name) if "://" in run else run
+    return str(Path(folder) / "journal.jsonl")
+
+
+def _exit_on_sigterm(signum: int, frame: FrameType | None) -> None:
+    sys.exit(128 + signum)
+
+
+if __name__ == "__main__":
+    sys.exit(run(TrainConfig, main, plan=lambda c: plan_training(c).text(), description=__doc__))

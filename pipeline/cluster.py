@@ -1,0 +1,33 @@
+"""Ray: connecting to a cluster, or starting one on this machine."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+from pipeline.errors import InputError
+
+
+@contextmanager
+def connected() -> Iterator[None]:
+    """Connect to the cluster of `RAY_ADDRESS` (set inside a submitted job), or start a local one.
+
+    A cluster that was started here is stopped at the end; another one is only left.
+
+    Raises:
+        InputError: there is no cluster at `RAY_ADDRESS`.
+    """
+    address = os.environ.get("RAY_ADDRESS", "local")
+    try:
+        ray.init(address=address, logging_level=logging.WARNING)
+    except ConnectionError as error:
+        raise InputError(
+            f"no Ray cluster answers at RAY_ADDRESS={address}: {error}; start one, or unset "
+            "RAY_ADDRESS to run on this machine"
+        ) from None
+    try:
+        yield
+    finally:
+        ray.shutdown()

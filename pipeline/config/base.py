@@ -1,0 +1,27 @@
+"""The common ground of every configuration model."""
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class ConfigModel(BaseModel):
+    """Frozen, and closed: an unknown key is an error, not a typo that trains for a day."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class JobConfig(ConfigModel):
+    """Fields that every job has."""
+
+    root: str = Field(
+        ".",
+        description="Folder that relative paths start from. A submitted Ray job runs in a "
+        "temporary copy of the project, so give an absolute path there.",
+    )
+
+    def path(self, value: str) -> str:
+        """Return `value` as a URL or an absolute path (relative ones start from `root`)."""
+        if "://" in value:
+            return value
+        return str((Path(self.root).expanduser() / Path(value).expanduser()).resolve())

@@ -1,0 +1,193 @@
+"""YAML files + `key=value` overrides -> one validated, frozen configuration.
+
+Every mistake is reported at once, each with the nearest valid key or the allowed values, as one
+`InputError`; nothing is guessed and nothing is ignored.
+"""
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from pipeline.errors import InputError
+
+T = TypeVar("T", bound=BaseModel)
+Models = list[type[BaseModel]]
+
+
+def load_config(schema: type[T], files: Sequence[str], overrides: Sequence[str]) -> T:
+    """Merge `files` in order, then `overrides` (`a.b=value`, value in YAML), and validate.
+
+    Where a field takes one of several kinds, a later `kind` replaces the block of another kind.
+
+    Raises:
+        InputError: a file that is missing or no mapping, a malformed override, an unknown key
+            (named with the nearest valid one), a wrong type or value. All of them in one message.
+    """
+    merged: dict[str, Any] = {}
+    problems = []
+    for read, sources in ((_read, files), (_parse_override, overrides)):
+        layer: dict[str, Any] = {}
+        for source in sources:
+            try:
+                layer = _merge(layer, read(source), [schema])
+            except InputError as error:
+                problems.append(str(error))
+        merged = _merge(merged, layer, [schema])
+    try:
+        config = schema.model_validate(merged)
+    except ValidationError as error:
+        problems += [_explain(schema, problem) for problem in error.errors()]
+    if problems:
+        place = ", ".join(files) or "the command line"
+        raise InputError(f"configuration in {place}:\n  " + "\n  ".join(problems))
+    return config
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's numbers (1.1 reads `2e-4` as text), and no key twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Build a mapping; raises a YAML error for a repeated key, whose first value would go."""
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        repeated = [key for key in keys if keys.count(key) > 1]
+        if repeated:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"key {repeated[0]!r} appears twice", node.start_mark
+            )
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
+
+
+def _load_yaml(text: str) -> Any:
+    return yaml.load(text, Loader=_Loader)
+
+
+def _read(file: str) -> dict[str, Any]:
+    path = Path(file)
+    if not path.is_file():
+        near = difflib.get_close_matches(path.name, _names(path.parent), n=1)
+        hint = f"; did you mean {path.parent / near[0]}?" if near else ""
+        raise InputError(f"config file {file} does not exist{hint}")
+    try:
+        content = _load_yaml(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"config file {file} is not valid YAML: {error}") from None
+    if content is not None and not isinstance(content, dict):
+        raise InputError(
+            f"config file {file} must hold a mapping of keys, not a {type(content).__name__}"
+        )
+    return content or {}
+
+
+def _names(folder: Path) -> list[str]:
+    return [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+
+
+def _parse_override(text: str) -> dict[str, Any]:
+    key, separator, value = text.partition("=")
+    if not separator or not all(key.split(".")):
+        raise InputError(f"override {text!r} is not of the form key=value (for example steps=100)")
+    try:
+        tree = _load_yaml(value)
+    except yaml.YAMLError as error:
+        raise InputError(f"override {text!r}: the value is not valid YAML: {error}") from None
+    for part in reversed(key.split(".")):
+        tree = {part: tree}
+    return dict(tree)
+
+
+def _merge(base: Mapping[str, Any], extra: Mapping[str, Any], models: Models) -> dict[str, Any]:
+    """`extra` over `base`, both read as one of `models`."""
+    merged = dict(base)
+    for key, value in extra.items():
+        old, below = merged.get(key), _below(models, key)
+        if not isinstance(old, dict) or not isinstance(value, dict):
+            merged[key] = value
+        else:
+            merged[key] = value if _changes_kind(old, value, below) else _merge(old, value, below)
+    return merged
+
+
+def _changes_kind(old: Mapping[str, Any], new: Mapping[str, Any], models: Models) -> bool:
+    return len(models) > 1 and {"kind"} <= old.keys() & new.keys() and old["kind"] != new["kind"]
+
+
+def _explain(schema: type[BaseModel], problem: Any) -> str:
+    """One line for one of pydantic's errors."""
+    path, models = _locate(schema, problem["loc"])
+    key = ".".join(path)
+    if problem["type"] == "extra_forbidden":
+        return f"{key}: unknown key; {_hint(key, models, schema)}"
+    message = problem["msg"].removeprefix("Value error, ")
+    given = problem.get("input")
+    shown = "" if isinstance(given, dict | BaseModel) else f" (given: {given!r})"
+    return f"{key}: {message}{shown}" if key else message
+
+
+def _locate(schema: type[BaseModel], location: Sequence[int | str]) -> tuple[list[str], Models]:
+    """Keys as a person writes them, and the models whose fields the last key is among.
+
+    pydantic puts the kind of a union's member among the keys; here it chooses the model instead.
+    """
+    path: list[str] = []
+    models: Models = [schema]
+    parents = models
+    for part in location:
+        of_kind = [model for model in models if part in _kinds(model)]
+        if len(models) > 1 and of_kind:
+            models = of_kind
+        else:
+            path.append(str(part))
+            parents, models = models, _below(models, str(part))
+    return path, parents
+
+
+def _hint(key: str, models: Models, schema: type[BaseModel]) -> str:
+    """The valid key that was probably meant: a sibling, else one elsewhere; or all siblings."""
+    parent, dot, leaf = key.rpartition(".")
+    siblings = [name for model in models for name in model.model_fields]
+    near = difflib.get_close_matches(leaf, siblings, n=1)
+    if near:
+        return f"did you mean {parent}{dot}{near[0]}?"
+    by_leaf = {path.rpartition(".")[2]: path for path in _field_paths(schema)}
+    elsewhere = difflib.get_close_matches(leaf, by_leaf, n=1)
+    if elsewhere:
+        return f"did you mean {by_leaf[elsewhere[0]]}?"
+    return f"valid are {', '.join(sorted(set(siblings)))}"
+
+
+def _field_paths(schema: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name in schema.model_fields:
+        yield prefix + name
+        for model in _below([schema], name):
+            yield from _field_paths(model, f"{prefix}{name}.")
+
+
+def _below(models: Models, key: str) -> Models:
+    """The models that the value of `key` may be of; the key of a dict field changes nothing."""
+    fields = [model.model_fields[key] for model in models if key in model.model_fields]
+    if not fields:
+        return models
+    return [below for field in fields for below in _models_in(field.annotation)]
+
+
+def _kinds(model: type[BaseModel]) -> tuple[Any, ...]:
+    field = model.model_fields.get("kind")
+    return get_args(field.annotation) if field else ()
+
+
+def _models_in(annotation: Any) -> Models:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for argument in get_args(annotation) for model in _models_in(argument)]

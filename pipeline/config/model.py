@@ -1,0 +1,90 @@
+"""What is trained: network, schedule, likelihood. With a data set's shape it makes a VDM."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveInt, model_validator
+
+from pipeline.config.base import ConfigModel
+
+
+class UNetConfig(ConfigModel):
+    """The VDM paper's U-Net: full resolution throughout (Kingma et al. 2021, appendix B)."""
+
+    kind: Literal["unet"]
+    width: int = Field(128, gt=0, description="Channels of every block.")
+    blocks: int = Field(32, gt=0, description="ResNet blocks on the way down (and one more up).")
+    fourier_features: bool = True
+
+
+class DownsamplingUNetConfig(ConfigModel):
+    """A U-Net that halves the resolution between levels."""
+
+    kind: Literal["downsampling_unet"]
+    width: int = Field(32, gt=0, description="Channels of the first level.")
+    multipliers: tuple[PositiveInt, ...] = Field(
+        (1, 2, 2), min_length=1, description="Channels per level / width."
+    )
+    blocks: int = Field(2, gt=0, description="ResNet blocks per level.")
+    attention_levels: int = Field(0, ge=0, description="Levels with attention, from the lowest.")
+    fourier_features: bool = True
+
+
+class DiTConfig(ConfigModel):
+    """A transformer over patches of the image (Peebles and Xie 2023)."""
+
+    kind: Literal["dit"]
+    width: int = Field(384, gt=0, description="Features of a token.")
+    depth: int = Field(12, gt=0, description="Transformer blocks.")
+    heads: int = Field(6, gt=0, description="Attention heads of a block; they divide the width.")
+    patch: int = Field(2, gt=0, description="Side of a patch; it divides the images' sides.")
+    fourier_features: bool = True
+
+
+NetworkConfig = Annotated[
+    UNetConfig | DownsamplingUNetConfig | DiTConfig, Field(discriminator="kind")
+]
+
+
+class ScheduleConfig(ConfigModel):
+    """The noise schedule γ(t), the negative log-SNR."""
+
+    kind: Literal["linear", "monotone"] = "linear"
+    gamma_0: float = Field(-13.3, description="γ(0), the end without noise.")
+    gamma_1: float = Field(5.0, description="γ(1), the end without signal.")
+    learned: bool = Field(True, description="Train the two ends on the ELBO.")
+    objective: Literal["elbo", "variance"] = Field(
+        "elbo",
+        description="What a monotone γ's shape between the ends descends. In continuous time the "
+        "ELBO does not depend on the shape: variance makes its estimate less noisy.",
+    )
+
+    @model_validator(mode="after")
+    def _increasing(self) -> "ScheduleConfig":
+        if self.gamma_1 <= self.gamma_0:
+            raise ValueError(
+                f"gamma_1 ({self.gamma_1}) must be above gamma_0 ({self.gamma_0}): "
+                "γ is the negative log-SNR and grows with t"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _has_a_shape(self) -> "ScheduleConfig":
+        if self.objective == "variance" and self.kind == "linear":
+            raise ValueError(
+                "objective=variance trains the schedule's shape, and kind=linear has none: "
+                "set kind=monotone or objective=elbo"
+            )
+        return self
+
+
+class ModelConfig(ConfigModel):
+    """A Variational Diffusion Model, up to the shape and classes of the data."""
+
+    network: NetworkConfig
+    schedule: ScheduleConfig = ScheduleConfig()
+    steps: int | None = Field(None, gt=0, description="T; null is continuous time.")
+    prediction: Literal["epsilon", "x", "v", "score"] = "epsilon"
+    conditional: bool = Field(True, description="Condition on the class label.")
+    drop_label: float = Field(
+        0.1, ge=0, le=1, description="Share of labels replaced by the null condition in training."
+    )

@@ -1,0 +1,126 @@
+"""Configuration of `jobs.train`."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from pipeline.config.base import ConfigModel, JobConfig
+from pipeline.config.model import ModelConfig
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
+class DataConfig(ConfigModel):
+    """The sharded training set and how it is streamed."""
+
+    train: str = Field(description="Folder or URL of a set made by jobs.prepare.")
+    batch_size: int = Field(gt=0, description="Global batch: images per step over all workers.")
+    micro_batch: int | None = Field(
+        None, gt=0, description="Images per forward pass and worker; null is one pass per step."
+    )
+    lanes: int = Field(8, gt=0, description="Parallel reading positions; part of the order.")
+    shuffle_window: int = Field(1024, gt=0, description="Samples shuffled together in a lane.")
+    on_bad_sample: Literal["skip", "raise"] = "skip"
+    max_bad_fraction: float = Field(0.01, ge=0, le=1, description="Above it the run stops.")
+
+
+class OptimizerConfig(ConfigModel):
+    """AdamW, with a group of its own for the schedule."""
+
+    learning_rate: float = Field(2e-4, gt=0)
+    schedule_learning_rate: float | None = Field(
+        None, gt=0, description="For γ's parameters; null takes learning_rate."
+    )
+    betas: tuple[Beta, Beta] = (0.9, 0.99)
+    eps: float = Field(1e-8, gt=0)
+    weight_decay: float = Field(
+        0.01, ge=0, description="On weight matrices and kernels only; never on γ, norms, biases."
+    )
+    warmup_steps: int = Field(100, ge=0)
+    decay: Literal["constant", "cosine"] = "constant"
+    gradient_clipping: float = Field(1.0, ge=0, description="Largest gradient norm; 0 is off.")
+    ema_decay: float = Field(0.9999, ge=0, lt=1)
+
+
+class DeepSpeedConfig(ConfigModel):
+    """How DeepSpeed shards and computes."""
+
+    zero_stage: Literal[0, 1, 2, 3] = 1
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="bfloat16 is autocast: parameters and γ stay float32."
+    )
+    config: dict[str, Any] = Field(
+        default_factory=dict, description="Further DeepSpeed JSON, passed through untouched."
+    )
+
+
+class ClusterConfig(ConfigModel):
+    """What is asked of Ray."""
+
+    workers: int = Field(1, gt=0)
+    cpus_per_worker: float = Field(1, gt=0)
+    gpus_per_worker: float = Field(0, ge=0, description="0 trains on the CPU with gloo.")
+    max_failures: int = Field(3, ge=0, description="Worker group restarts before giving up.")
+
+
+class CheckpointConfig(ConfigModel):
+    """When state is saved and how much of it is kept."""
+
+    every_steps: int = Field(1000, gt=0)
+    keep: int = Field(2, gt=0)
+
+
+class TrackingConfig(ConfigModel):
+    """MLflow, and when the pictures are drawn."""
+
+    uri: str | None = Field(
+        None, description="MLflow store; null is $MLFLOW_TRACKING_URI, else SQLite in storage_path."
+    )
+    experiment: str = "vdm"
+    log_every: int = Field(20, gt=0, description="Steps per metrics record.")
+    picture_every: int = Field(1000, gt=0, description="Steps per schedule figure and grid.")
+    picture_images: int = Field(40, gt=0)
+    picture_steps: int = Field(64, gt=0, description="T of the sampler for the grid.")
+
+
+class TrainConfig(JobConfig):
+    """One training run: `name` under `storage_path` is its identity."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    storage_path: str = Field("runs", description="Folder or URL for checkpoints and records.")
+    resume: Literal["auto", "never"] = Field(
+        "auto", description="auto continues the run of this name; never refuses if there is one."
+    )
+    seed: int = Field(0, ge=0, lt=2**63)
+    steps: int = Field(gt=0, description="Optimizer steps in the whole run.")
+    data: DataConfig
+    model: ModelConfig
+    optimizer: OptimizerConfig = OptimizerConfig()
+    deepspeed: DeepSpeedConfig = DeepSpeedConfig()
+    cluster: ClusterConfig = ClusterConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    tracking: TrackingConfig = TrackingConfig()
+
+    @property
+    def micro_batch(self) -> int:
+        """Images per forward pass and worker."""
+        return self.data.micro_batch or self.data.batch_size // self.cluster.workers
+
+    @property
+    def accumulation(self) -> int:
+        """Forward passes per step and worker."""
+        return self.data.batch_size // (self.cluster.workers * self.micro_batch)
+
+    @model_validator(mode="after")
+    def _batch_divides(self) -> "TrainConfig":
+        batch, workers = self.data.batch_size, self.cluster.workers
+        if batch % workers:
+            raise ValueError(
+                f"data.batch_size ({batch}) must be a multiple of cluster.workers ({workers})"
+            )
+        if (batch // workers) % self.micro_batch:
+            raise ValueError(
+                f"data.batch_size / cluster.workers ({batch // workers}) must be a multiple of "
+                f"data.micro_batch ({self.micro_batch})"
+            )
+        return self

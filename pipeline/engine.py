@@ -1,0 +1,181 @@
+"""DeepSpeed: the only file that imports it.
+
+The engine wraps the whole VDM. Parameters stay float32 at every ZeRO stage (bfloat16 is autocast
+around the network), so the schedule, the decoder and the ELBO keep their precision.
+"""
+
+import os
+import warnings
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+if not torch.cuda.is_available():  # said before the import, which would warn about its absence
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
+
+import deepspeed
+import torch.distributed as dist
+from torch import Tensor
+
+from pipeline.config.train import TrainConfig
+from pipeline.deepspeed_json import deepspeed_json
+from pipeline.optimizer import adamw, learning_rate_scale
+from vdm_core import VDM
+from vdm_core.records import ElboTerms, SchedulePoint
+
+TAG = "state"
+warnings.filterwarnings(  # DeepSpeed calls these by names that newer versions of torch dislike
+    "ignore",
+    message=r".*(all_gather_into|reduce_scatter)_tensor.* is deprecated",
+    category=FutureWarning,
+)
+
+
+class Engine:
+    """One VDM under DeepSpeed: forward, backward, step, and its state in and out.
+
+    `torch.distributed` must be initialised before (Ray Train does it).
+    """
+
+    def __init__(self, vdm: VDM, config: TrainConfig, device: torch.device) -> None:
+        _no_shared_memory_extension(device)
+        scale = partial(learning_rate_scale, config=config.optimizer, total_steps=config.steps)
+        self.device = device
+        self._shapes = {name: parameter.shape for name, parameter in vdm.named_parameters()}
+        self._buffers = vdm.state_dict().keys() - self._shapes.keys()
+        self._stage = config.deepspeed.zero_stage
+        self._norm: Tensor | None = None
+        self._engine, _, _, _ = deepspeed.initialize(
+            model=vdm.to(device),
+            optimizer=adamw(vdm, config.optimizer),
+            lr_scheduler=lambda optimizer: torch.optim.lr_scheduler.LambdaLR(optimizer, scale),
+            config=deepspeed_json(config),
+            dist_init_required=False,
+        )
+        self._check_float32()
+
+    def __call__(self, images: Tensor, labels: Tensor | None, **arguments: Any) -> ElboTerms:
+        """Return the VDM's per-example terms, in nats; arguments as for `VDM.forward`."""
+        return cast(ElboTerms, self._engine(images, labels, **arguments))
+
+    def backward(self, loss: Tensor) -> None:
+        """Accumulate the gradient of a micro-batch's mean loss."""
+        self._engine.backward(loss)
+
+    def step(self) -> None:
+        """Close a micro-batch; on the last one of a step, clip and update."""
+        if self._stage == 0 and self._engine.is_gradient_accumulation_boundary():
+            gradients = [p.grad for p in self.vdm.parameters() if p.grad is not None]
+            self._norm = torch.nn.utils.get_total_norm(gradients)  # DeepSpeed keeps none here
+        self._engine.step()
+
+    @property
+    def vdm(self) -> VDM:
+        """The wrapped module (its parameters are partitioned at ZeRO stage 3)."""
+        return cast(VDM, self._engine.module)
+
+    def schedule_at(self, times: Tensor) -> SchedulePoint:
+        """γ and its slope at `times`, on the CPU, without gradient. Collective at ZeRO stage 3."""
+        with torch.no_grad():
+            point = self.vdm.schedule(times.to(self.device))
+        return SchedulePoint(point.gamma.cpu(), point.slope.cpu())
+
+    @property
+    def gradient_norm(self) -> float:
+        """Global gradient norm of the last step, before clipping. Waits for the device.
+
+        Raises RuntimeError before the first step.
+        """
+        norm = self._norm if self._stage == 0 else self._engine.get_global_grad_norm()
+        if norm is None:
+            raise RuntimeError("there is no gradient norm before the first step")
+        return float(norm)
+
+    @property
+    def skipped_steps(self) -> int:
+        """Steps that DeepSpeed left out, without an error, because a gradient was not finite."""
+        return int(self._engine.skipped_steps)
+
+    @property
+    def learning_rates(self) -> dict[str, float]:
+        """Learning rate of the step to come, by parameter group."""
+        groups = self._engine.optimizer.param_groups
+        return {group["name"]: float(group["lr"]) for group in groups}
+
+    def shards(self) -> list[Tensor]:
+        """What this rank holds of each parameter: all of it, or its part at ZeRO stage 3."""
+        parameters = self.vdm.parameters()
+        if self._stage == 3:
+            return [cast(Any, parameter).ds_tensor for parameter in parameters]
+        return [parameter.data for parameter in parameters]
+
+    def gather(self, shards: list[Tensor]) -> dict[str, Tensor]:
+        """A whole state dict on the CPU from tensors laid out as `shards`. Collective.
+
+        What is no parameter (a fixed schedule's ends) is copied from the module.
+        """
+        full = {
+            name: buffer.to("cpu", copy=True)
+            for name, buffer in self.vdm.named_buffers()
+            if name in self._buffers
+        }
+        for (name, shape), shard in zip(self._shapes.items(), shards, strict=True):
+            if self._stage == 3:
+                parts = [torch.empty_like(shard) for _ in range(dist.get_world_size())]
+                dist.all_gather(parts, shard.contiguous())
+                flat = torch.cat([part.flatten() for part in parts])
+                shard = flat[: shape.numel()].view(shape)  # the last rank's part is padded
+            full[name] = shard.detach().to("cpu", copy=True)
+        return full
+
+    def scatter(self, full: dict[str, Tensor]) -> list[Tensor]:
+        """The inverse of `gather`: this rank's part of each whole tensor."""
+        parts = []
+        for name, like in zip(self._shapes, self.shards(), strict=True):
+            whole = full[name].to(self.device, torch.float32, copy=True)
+            if self._stage == 3:
+                size = like.numel()
+                padded = torch.zeros(size * dist.get_world_size(), device=self.device)
+                padded[: whole.numel()] = whole.flatten()
+                whole = padded.view(-1, size)[dist.get_rank()].view_as(like)
+            parts.append(whole)
+        return parts
+
+    def save(self, folder: Path) -> None:
+        """Write this rank's files of parameters, optimizer and rate curve. Collective."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self._engine.save_checkpoint(str(folder), tag=TAG)
+
+    def load(self, folder: Path) -> None:
+        """Read what `save` wrote, at the same world size and ZeRO stage. Collective.
+
+        Raises:
+            RuntimeError: there is nothing to load (DeepSpeed itself may only warn about that).
+        """
+        if not (folder / TAG).is_dir():
+            raise RuntimeError(f"there is no checkpoint of DeepSpeed in {folder}")
+        # DeepSpeed reads pickles: only files whose digests were checked may come here.
+        path, _ = self._engine.load_checkpoint(str(folder), tag=TAG)
+        if path is None:
+            raise RuntimeError(f"DeepSpeed could not load its checkpoint in {folder}")
+
+    def _check_float32(self) -> None:
+        wrong = [
+            f"{name} ({parameter.dtype})"
+            for name, parameter in self.vdm.named_parameters()
+            if parameter.dtype != torch.float32
+        ]
+        if wrong:
+            raise RuntimeError(
+                f"the engine changed the precision of {', '.join(wrong[:3])}; γ and the ELBO need "
+                "float32 parameters: use deepspeed.precision=bfloat16, not a bf16 block"
+            )
+
+
+def _no_shared_memory_extension(device: torch.device) -> None:
+    """Keep DeepSpeed from compiling its CPU all-reduce (a killed build leaves a lock for ever)."""
+    if device.type == "cpu":
+        operators: dict[str, Any] = deepspeed.ops.__compatible_ops__
+        operators["deepspeed_shm_comm"] = False

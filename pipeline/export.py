@@ -1,0 +1,93 @@
+"""The one form in which a trained model leaves its run: safetensors weights and a JSON card.
+
+    model.safetensors   float32 EMA weights, the schedule's included
+    model.json          how to build the VDM around them, and where they come from
+
+Sampling and evaluation load nothing else, so no pickle crosses a trust boundary.
+"""
+
+import hashlib
+import math
+from typing import Literal
+
+from pydantic import ValidationError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from pipeline.build import build_vdm
+from pipeline.config.base import ConfigModel
+from pipeline.config.model import ModelConfig
+from pipeline.errors import InputError
+from pipeline.storage import Location
+from vdm_core import VDM
+
+WEIGHTS, CARD = "model.safetensors", "model.json"
+
+
+class ModelCard(ConfigModel):
+    """Everything but the weights."""
+
+    format: Literal[1] = 1
+    model: ModelConfig
+    shape: tuple[int, int, int]
+    levels: int
+    classes: int | None
+    class_names: tuple[str, ...]
+    step: int
+    run: str
+    mlflow_run_id: str | None
+    dataset_digest: str
+    weights_sha256: str = ""
+
+    @property
+    def dims(self) -> int:
+        """C*H*W, the dimensions that bits/dim counts."""
+        return math.prod(self.shape)
+
+
+def export_bytes(weights: dict[str, Tensor], card: ModelCard) -> dict[str, bytes]:
+    """Contents by file name; the card gets the digest of the weights."""
+    blob: bytes = save_tensors({name: value.contiguous() for name, value in weights.items()})
+    sealed = card.model_copy(update={"weights_sha256": hashlib.sha256(blob).hexdigest()})
+    return {WEIGHTS: blob, CARD: sealed.model_dump_json(indent=2).encode()}
+
+
+def load_model(folder: Location) -> tuple[VDM, ModelCard]:
+    """Return the VDM in evaluation mode, on the CPU, and its card.
+
+    Raises:
+        InputError: no model here, a card of another format, or weights that do not match their
+            digest or the network.
+    """
+    card = load_card(folder)
+    if (folder / WEIGHTS).size() is None:
+        raise InputError(f"{folder}/{WEIGHTS} is missing beside its {CARD}; use another checkpoint")
+    blob = (folder / WEIGHTS).read_bytes()
+    if hashlib.sha256(blob).hexdigest() != card.weights_sha256:
+        raise InputError(
+            f"{folder}/{WEIGHTS} does not match the digest in {CARD}: it is damaged or was "
+            "changed; use another checkpoint"
+        )
+    vdm = build_vdm(card.model, card.shape, card.classes, seed=0, levels=card.levels)
+    try:
+        vdm.load_state_dict(load_tensors(blob))
+    except RuntimeError as error:
+        raise InputError(f"{folder}/{WEIGHTS} does not fit its own card: {error}") from None
+    return vdm.eval(), card
+
+
+def load_card(folder: Location) -> ModelCard:
+    """Read and validate `model.json`.
+
+    Raises:
+        InputError: it is missing or of a form that this version cannot read.
+    """
+    if (folder / CARD).size() is None:
+        raise InputError(
+            f"there is no {CARD} in {folder}: give a checkpoint folder of a training run"
+        )
+    try:
+        return ModelCard.model_validate_json((folder / CARD).read_bytes())
+    except ValidationError as error:
+        raise InputError(f"{folder}/{CARD} is not a model card of this version: {error}") from None

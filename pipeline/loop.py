@@ -1,0 +1,136 @@
+"""The training loop: next -> step -> EMA -> report -> save -> stop."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from pipeline.config.train import TrainConfig
+from pipeline.engine import Engine
+from pipeline.metrics import ELBO_TERMS, StepMeter, Throughput, elbo_metrics
+from pipeline.step import StepSettings, train_step
+from vdm_core.decoder import radius
+from vdm_core.ema import ema_decay, ema_update
+from vdm_core.records import Batch
+
+
+class Reporter(Protocol):
+    """What the loop tells the world; every rank calls it, only rank 0 speaks."""
+
+    def metrics(self, step: int, engine: Engine, values: dict[str, float]) -> None: ...
+    def pictures(self, step: int, engine: Engine, averages: list[Tensor]) -> None: ...
+    def checkpoint(
+        self, step: int, engine: Engine, averages: list[Tensor], values: dict[str, float]
+    ) -> None: ...
+
+
+@dataclass(frozen=True)
+class LoopState:
+    """What the loop starts from: steps already done and this rank's EMA shards."""
+
+    step: int
+    averages: list[Tensor]
+
+
+def train(
+    engine: Engine,
+    stream: Iterator[Batch],
+    config: TrainConfig,
+    dims: int,
+    state: LoopState,
+    reporter: Reporter,
+) -> None:
+    """Run from `state.step` to `config.steps`. Collective: every rank takes the same steps.
+
+    Args:
+        stream: this rank's micro-batches, from the state's position on, endless.
+        dims: C*H*W of the images.
+
+    Raises:
+        FloatingPointError: the loss or the gradient is no longer finite; nothing of it is saved.
+    """
+    settings = StepSettings(
+        seed=config.seed,
+        global_batch=config.data.batch_size,
+        conditional=config.model.conditional,
+        drop_label=config.model.drop_label,
+        decoder_radius=decoder_radius(engine, config),
+    )
+    meter = StepMeter(ELBO_TERMS, engine.device)
+    throughput = Throughput(state.step, config.steps)
+    for step in range(state.step + 1, config.steps + 1):
+        batches = [next(stream) for _ in range(config.accumulation)]
+        train_step(engine, batches, settings, meter)
+        decay = ema_decay(step - 1, config.optimizer.ema_decay)
+        ema_update(state.averages, engine.shards(), decay)
+
+        last = step == config.steps
+        saves = last or step % config.checkpoint.every_steps == 0
+        draws = last or step % config.tracking.picture_every == 0
+        if saves or draws or step % config.tracking.log_every == 0:
+            values = interval_values(engine, meter, throughput, step, dims)
+            check_finite(step, values, engine.skipped_steps)
+            reporter.metrics(step, engine, values)
+            if draws:
+                reporter.pictures(step, engine, state.averages)
+            if saves:
+                reporter.checkpoint(step, engine, state.averages, values)
+            settings = replace(settings, decoder_radius=decoder_radius(engine, config))
+            throughput.restart()  # pictures and saving are not training speed
+
+
+def decoder_radius(engine: Engine, config: TrainConfig) -> int:
+    """Levels beside the nearest one that the decoder looks at until this is called again.
+
+    A bound on γ(0) is enough, so that the steps need not wait for its value. AdamW moves a
+    parameter by about its learning rate in a step; the bound allows for much more. Should γ(0)
+    leave it nevertheless, the loss is NaN and the run stops. Collective at ZeRO stage 3.
+    """
+    optimizer = config.optimizer
+    rate = optimizer.schedule_learning_rate or optimizer.learning_rate
+    gamma_0 = float(engine.schedule_at(torch.zeros(1)).gamma)
+    return radius(gamma_0 + 0.5 + 4 * rate * config.tracking.log_every, engine.vdm.levels)
+
+
+def interval_values(
+    engine: Engine, meter: StepMeter, throughput: Throughput, step: int, dims: int
+) -> dict[str, float]:
+    """Means over all ranks since the last call, and the state of γ and the optimizer. Collective.
+
+    This is where the host waits for the device.
+    """
+    totals = meter.take()
+    dist.all_reduce(totals)
+    images = int(totals[-1].item())
+    speed = throughput.lap(step, images)
+    values = elbo_metrics(meter.means(totals), dims)
+    gamma = engine.schedule_at(torch.tensor([0.0, 1.0])).gamma
+    return values | {
+        "schedule/gamma_0": float(gamma[0]),
+        "schedule/gamma_1": float(gamma[1]),
+        "train/grad_norm": engine.gradient_norm,
+        "train/learning_rate": engine.learning_rates["kernels"],
+        "train/images_per_second": speed.images_per_second,
+        "train/step_seconds": speed.step_seconds,
+        "train/seconds_left": speed.seconds_left,
+    }
+
+
+def check_finite(step: int, values: dict[str, float], skipped_steps: int) -> None:
+    """Stop rather than go on with, or save, weights that are no longer numbers.
+
+    Raises:
+        FloatingPointError: names the step and the figures.
+    """
+    wrong = [f"{name} = {value}" for name, value in values.items() if not math.isfinite(value)]
+    if skipped_steps:
+        wrong.append(f"{skipped_steps} gradients that were not finite")
+    if wrong:
+        raise FloatingPointError(
+            f"step {step}: {', '.join(wrong)}; the last checkpoint is from before. Train under "
+            "another name with a lower optimizer.learning_rate or optimizer.gradient_clipping"
+        )

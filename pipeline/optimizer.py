@@ -1,0 +1,46 @@
+"""AdamW's parameter groups and the learning-rate curve."""
+
+import math
+from typing import Any
+
+import torch
+
+from pipeline.config.train import OptimizerConfig
+from vdm_core import VDM
+
+
+def parameter_groups(vdm: VDM, config: OptimizerConfig) -> list[dict[str, Any]]:
+    """Three groups: kernels (decayed), norms and biases (not), the schedule (not, own rate).
+
+    Decay on the schedule would pull the ends of γ towards 0.
+    """
+    own = list(vdm.schedule.parameters())
+    taken = {id(parameter) for parameter in own}
+    rest = [parameter for parameter in vdm.parameters() if id(parameter) not in taken]
+    groups = [
+        ("kernels", [p for p in rest if p.ndim > 1], config.learning_rate, config.weight_decay),
+        ("norms_and_biases", [p for p in rest if p.ndim <= 1], config.learning_rate, 0.0),
+        ("schedule", own, config.schedule_learning_rate or config.learning_rate, 0.0),
+    ]
+    return [
+        {"name": name, "params": params, "lr": rate, "weight_decay": decay}
+        for name, params, rate, decay in groups
+        if params
+    ]
+
+
+def adamw(vdm: VDM, config: OptimizerConfig) -> torch.optim.AdamW:
+    """The optimizer that DeepSpeed shards."""
+    return torch.optim.AdamW(
+        parameter_groups(vdm, config), betas=config.betas, eps=config.eps, foreach=True
+    )
+
+
+def learning_rate_scale(step: int, config: OptimizerConfig, total_steps: int) -> float:
+    """Factor on every group's rate at `step` (0-based): linear warm-up, then constant or cosine."""
+    warm = min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
+    if config.decay == "constant":
+        return warm
+    span = max(1, total_steps - config.warmup_steps)
+    progress = min(1.0, max(0.0, (step - config.warmup_steps) / span))
+    return warm * 0.5 * (1.0 + math.cos(math.pi * progress))

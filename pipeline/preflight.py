@@ -1,0 +1,92 @@
+"""Everything about a training run that can be refused before workers start."""
+
+import os
+from dataclasses import dataclass
+
+from pipeline.build import check_model
+from pipeline.checkpoint_record import committed
+from pipeline.config.train import TrainConfig
+from pipeline.data.dataset import open_dataset
+from pipeline.data.manifest import DatasetInfo
+from pipeline.deepspeed_json import deepspeed_json
+from pipeline.errors import InputError
+from pipeline.run_record import RunRecord, check_same_run, read_run
+from pipeline.storage import Location, open_storage
+from pipeline.submitted import check_submitted_paths
+from pipeline.tracking import store_uri
+
+RAY_SNAPSHOT = "checkpoint_manager_snapshot.json"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A training run that has passed every check."""
+
+    config: TrainConfig
+    data: DatasetInfo
+    parameters: int
+    run: Location
+    before: RunRecord | None
+    done_steps: int
+    tracking_uri: str
+
+    def text(self) -> str:
+        """The plan in words."""
+        config, start = self.config, f"continues after step {self.done_steps}"
+        epochs = config.steps * config.data.batch_size / self.data.samples
+        return (
+            f"plan: {config.name} {start if self.before else 'starts'} in {self.run}\n"
+            f"  data      {self.data.samples:,} images {self.data.shape}, {epochs:.1f} epochs\n"
+            f"  model     {self.parameters:,} parameters\n"
+            f"  step      {config.data.batch_size} images = {config.cluster.workers} workers x "
+            f"{config.accumulation} x {config.micro_batch}\n"
+            f"  tracking  {self.tracking_uri}\n"
+            f"  deepspeed {deepspeed_json(config)}"
+        )
+
+
+def plan_training(config: TrainConfig) -> Plan:
+    """Check data, model, DeepSpeed JSON and the run that may exist already; write nothing.
+
+    Raises:
+        InputError: names the first thing that is wrong and its remedy.
+    """
+    check_submitted_paths(config, "storage_path")
+    deepspeed_json(config)
+    info = open_dataset(config.path(config.data.train)).info
+    parameters = check_model(config.model, info.shape, info.classes, info.levels)
+    storage = config.path(config.storage_path)
+    tracking_uri = _tracking_uri(config, storage)
+    run = open_storage(storage) / config.name
+    before = read_run(run)
+    if before is not None:
+        if config.resume == "never":
+            raise InputError(
+                f"run {config.name!r} exists in {run}; set resume=auto to continue it, or choose "
+                "another name"
+            )
+        check_same_run(before, config, info.manifest_sha256)
+    checkpoints = committed(run)
+    return Plan(
+        config=config,
+        data=info,
+        parameters=parameters,
+        run=run,
+        before=before,
+        done_steps=checkpoints[0][1].step if checkpoints else 0,
+        tracking_uri=tracking_uri,
+    )
+
+
+def _tracking_uri(config: TrainConfig, storage: str) -> str:
+    if "://" in storage and not (config.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI")):
+        raise InputError(
+            f"storage_path={storage} cannot hold the SQLite file of MLflow; set tracking.uri or "
+            "MLFLOW_TRACKING_URI to a server that driver and workers reach"
+        )
+    return store_uri(config.tracking.uri, storage)
+
+
+def set_ray_snapshot_aside(run: Location) -> None:
+    """Remove Ray's own list of checkpoints: ours is the truth, and a broken one stops every fit."""
+    (run / RAY_SNAPSHOT).delete()

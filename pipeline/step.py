@@ -1,0 +1,77 @@
+"""One optimizer step. Read this file first.
+
+A global batch is a list of micro-batches per worker. Every random draw belongs to a global sample
+index, so the step is the same mathematics on one worker, on eight, and after a restart.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pipeline.engine import Engine
+from pipeline.metrics import StepMeter
+from vdm_core.records import Batch
+from vdm_core.rng import Purpose, normal, stratified_times, uniform
+
+
+@dataclass(frozen=True)
+class StepSettings:
+    """What a step needs besides the engine and the data.
+
+    `decoder_radius`: as in `VDM.forward`, how many levels beside the nearest one are looked at.
+    """
+
+    seed: int
+    global_batch: int
+    conditional: bool
+    drop_label: float
+    decoder_radius: int
+
+
+def train_step(
+    engine: Engine, batches: Sequence[Batch], settings: StepSettings, meter: StepMeter
+) -> None:
+    """Forward, backward and update on one global batch; nothing of ours waits for the device.
+
+    The loss is the mean over all examples in bits/dim, in which an invalid one counts as 0.
+
+    Args:
+        batches: this worker's micro-batches of the step, in order.
+        meter: receives the ELBO's terms of every valid example, in nats.
+    """
+    for batch in batches:
+        images = batch.images.to(engine.device, non_blocking=True)
+        valid = batch.valid.to(engine.device, non_blocking=True)
+        labels, draws = training_draws(batch, settings, engine.device)
+
+        terms = engine(images, labels, **draws, decoder_radius=settings.decoder_radius)
+
+        bits = terms.bits_per_dim(math.prod(images.shape[1:]))
+        engine.backward(torch.where(valid, bits, 0.0).mean())
+        engine.step()
+
+        meter.add(terms._asdict(), valid)
+
+
+def training_draws(
+    batch: Batch, settings: StepSettings, device: torch.device
+) -> tuple[Tensor | None, dict[str, Tensor]]:
+    """Labels with the null condition drawn in, and times, noise, noise_0 for `VDM.forward`.
+
+    An unconditional model gets no labels, whatever the data has.
+    """
+    indices = batch.indices.to(device, non_blocking=True)
+    shape = tuple(batch.images.shape[1:])
+    labels = batch.labels if settings.conditional else None
+    if labels is not None:
+        labels = labels.to(device, non_blocking=True)
+        dropped = uniform(settings.seed, Purpose.DROP_LABEL, indices) < settings.drop_label
+        labels = torch.where(dropped, -1, labels)
+    return labels, {
+        "times": stratified_times(settings.seed, indices, settings.global_batch),
+        "noise": normal(settings.seed, Purpose.NOISE, indices, shape),
+        "noise_0": normal(settings.seed, Purpose.NOISE_0, indices, shape),
+    }

@@ -1,0 +1,128 @@
+"""What every training worker runs: assemble, restore, train.
+
+Ray Train calls `train_worker` on each rank after it has set up `torch.distributed`.
+"""
+
+import logging
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import ray.train
+import torch
+import torch.distributed as dist
+from ray.train.torch import get_device
+
+from pipeline.build import build_vdm
+from pipeline.checkpoint import NoWholeCheckpointError, Progress, restore
+from pipeline.config.train import TrainConfig
+from pipeline.data.dataset import ShardedDataset, open_dataset
+from pipeline.data.manifest import DatasetInfo
+from pipeline.data.stream import TrainingStream
+from pipeline.deepspeed_json import deepspeed_json
+from pipeline.engine import Engine
+from pipeline.export import ModelCard
+from pipeline.logs import set_up_logging
+from pipeline.loop import LoopState, train
+from pipeline.reporter import RunReporter
+from pipeline.storage import open_storage
+from pipeline.tracking import Tracker
+from vdm_core.ema import ema_start
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """All that a worker is told. Every path is a URL or absolute: workers run elsewhere."""
+
+    config: TrainConfig
+    data: str
+    run: str
+    journal: str
+    tracking_uri: str
+    mlflow_run_id: str
+
+
+def train_worker(settings: dict[str, TrainJob]) -> Exception | None:
+    """Train to the last step; return, rather than raise, what no restart of the workers mends.
+
+    Such an exception meets all ranks at once; the driver raises it.
+    """
+    try:
+        train_run(settings["job"])
+    except (FloatingPointError, NoWholeCheckpointError) as error:
+        return error
+    return None
+
+
+def train_run(job: TrainJob) -> None:
+    """Train from the newest whole checkpoint, or from the start, to the last step."""
+    config, rank = job.config, dist.get_rank()
+    set_up_logging()
+    for name in (None, "ray.train"):  # Ray has lowered them; every rank would announce each report
+        logging.getLogger(name).setLevel(logging.WARNING)
+    device = get_device()
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # collectives of Python objects use the current device
+    dataset, run = open_dataset(job.data), open_storage(job.run)
+    card = model_card(config, dataset.info, job.mlflow_run_id)
+    vdm = build_vdm(config.model, card.shape, card.classes, config.seed, card.levels)
+    engine = Engine(vdm, config, device)
+
+    restored = restore(engine, run)
+    progress, averages = restored or (Progress(0, 0), ema_start(engine.shards()))
+    if rank == 0 and restored:
+        log.info("continuing %s after step %d", config.name, progress.step)
+    stream = training_stream(job, dataset, progress.next_index)
+    tracker = Tracker(job.tracking_uri, job.mlflow_run_id, job.journal) if rank == 0 else None
+    if tracker:
+        tracker.json("deepspeed.json", deepspeed_json(config))
+        tracker.json("dataset.json", asdict(dataset.info))
+    reporter = RunReporter(config, card, run, stream, tracker, report)
+    state = LoopState(progress.step, averages)
+    try:
+        with closing(stream):
+            train(engine, iter(stream), config, card.dims, state, reporter)
+    finally:
+        if tracker:
+            tracker.close()
+
+
+def report(figures: dict[str, float], folder: Path, name: str) -> None:
+    """Hand this rank's files to Ray Train, which puts them into folder `name` of the run."""
+    checkpoint = ray.train.Checkpoint.from_directory(folder)
+    ray.train.report(figures, checkpoint=checkpoint, checkpoint_dir_name=name)
+
+
+def training_stream(job: TrainJob, dataset: ShardedDataset, start: int) -> TrainingStream:
+    """This rank's part of the training sequence from global sample index `start` on."""
+    data = job.config.data
+    return TrainingStream(
+        dataset,
+        seed=job.config.seed,
+        global_batch=data.batch_size,
+        rank=dist.get_rank(),
+        world_size=dist.get_world_size(),
+        micro_batch=job.config.micro_batch,
+        lanes=data.lanes,
+        shuffle_window=data.shuffle_window,
+        on_bad_sample=data.on_bad_sample,
+        max_bad_fraction=data.max_bad_fraction,
+        start=start,
+    )
+
+
+def model_card(config: TrainConfig, info: DatasetInfo, mlflow_run_id: str) -> ModelCard:
+    """The card that this run's exports carry; `step` is filled in when they are written."""
+    return ModelCard(
+        model=config.model,
+        shape=info.shape,
+        levels=info.levels,
+        classes=info.classes,
+        class_names=info.class_names,
+        step=0,
+        run=config.name,
+        mlflow_run_id=mlflow_run_id,
+        dataset_digest=info.manifest_sha256,
+    )

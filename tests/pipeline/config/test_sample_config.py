@@ -1,0 +1,37 @@
+"""Numbers that no job could mean are refused when the configuration is read."""
+
+import pytest
+
+from pipeline.config.load import load_config
+from pipeline.config.sample import EvaluateConfig, SampleConfig
+from pipeline.errors import InputError
+
+SAMPLE = ["model=m", "output=o", "per_class=2"]
+EVALUATE = ["model=m", "data=d"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "guidance_scale=nan", "guidance_scale=.inf", "guidance_scale=-1", "steps=0", "per_class=0",
+        "batch_size=0", "samples_per_shard=0", "seed=-1", "sampler=euler", "pool.actors=0",
+        "pool.cpus_per_actor=0", "pool.gpus_per_actor=-1",
+    ],
+)  # fmt: skip
+def test_an_impossible_sampling_request_is_refused_by_name(wrong):
+    with pytest.raises(InputError, match=wrong.split("=")[0]):
+        load_config(SampleConfig, [], [*SAMPLE, wrong])
+
+
+@pytest.mark.parametrize("wrong", ["draws=0", "steps=0", "batch_size=0", "seed=-1"])
+def test_an_impossible_evaluation_is_refused_by_name(wrong):
+    with pytest.raises(InputError, match=wrong.split("=")[0]):
+        load_config(EvaluateConfig, [], [*EVALUATE, wrong])
+
+
+@pytest.mark.parametrize(
+    ("schema", "preset"), [(SampleConfig, "sample"), (EvaluateConfig, "evaluate")]
+)
+def test_the_presets_are_valid(schema, preset, request):
+    folder = request.config.rootpath / "jobs/presets"
+    load_config(schema, [str(folder / f"fashion_mnist_{preset}.yaml")], [])

@@ -1,0 +1,117 @@
+"""What the scripts that run on several ranks share. Each is started once per rank."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from pipeline.build import build_vdm
+from pipeline.config.train import TrainConfig
+from pipeline.engine import Engine
+from pipeline.optimizer import adamw, learning_rate_scale
+from pipeline.step import StepSettings, training_draws
+from vdm_core import VDM
+from vdm_core.decoder import radius
+from vdm_core.ema import ema_decay, ema_start, ema_update
+from vdm_core.records import Batch
+
+FOLDER = Path(sys.argv[1])
+SHAPE, CLASSES = (1, 8, 8), 3
+CPU = torch.device("cpu")
+
+
+def start() -> Any:
+    """Join the other ranks; return the arguments of `launch`."""
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo",
+        init_method=f"file://{FOLDER}/store",
+        rank=int(os.environ["RANK"]),
+        world_size=int(os.environ["WORLD_SIZE"]),
+    )
+    return torch.load(FOLDER / "arguments.pt", weights_only=False)
+
+
+def finish(result: Any) -> None:
+    """Rank 0 hands over the result of the whole run."""
+    if dist.get_rank() == 0:
+        torch.save(result, FOLDER / "result.pt")
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def model(config: TrainConfig) -> VDM:
+    """The model that the configuration describes."""
+    return build_vdm(config.model, SHAPE, CLASSES, config.seed, levels=256)
+
+
+def engine(config: TrainConfig) -> Engine:
+    """A fresh engine around it."""
+    return Engine(model(config), config, CPU)
+
+
+def settings(config: TrainConfig) -> StepSettings:
+    """The settings of a step."""
+    return StepSettings(
+        seed=config.seed,
+        global_batch=config.data.batch_size,
+        conditional=config.model.conditional,
+        drop_label=config.model.drop_label,
+        decoder_radius=radius(config.model.schedule.gamma_0 + 1, 256),
+    )
+
+
+def batch(indices: list[int]) -> Batch:
+    """Images and labels that depend on the global sample indices alone."""
+
+    def image(index: int) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(index)
+        return torch.randint(0, 256, SHAPE, generator=generator, dtype=torch.uint8)
+
+    return Batch(
+        images=torch.stack([image(index) for index in indices]),
+        labels=torch.tensor([index % CLASSES for index in indices]),
+        indices=torch.tensor(indices),
+        valid=torch.tensor([index % 11 != 3 for index in indices]),
+        keys=tuple(str(index) for index in indices),
+    )
+
+
+def own_batches(step: int, config: TrainConfig) -> list[Batch]:
+    """This rank's micro-batches of a step."""
+    size, rank, world = config.data.batch_size, dist.get_rank(), dist.get_world_size()
+    own = [*range(step * size + rank, (step + 1) * size, world)]
+    return [batch(own[i : i + config.micro_batch]) for i in range(0, len(own), config.micro_batch)]
+
+
+def reference(config: TrainConfig, steps: int) -> dict[str, Any]:
+    """The same run in plain PyTorch, in one process, on whole batches."""
+    vdm = model(config)
+    optimizer = adamw(vdm, config.optimizer)
+    rates = [group["lr"] for group in optimizer.param_groups]
+    averages = ema_start(list(vdm.parameters()))
+    losses, norms, clip = [], [], config.optimizer.gradient_clipping
+    for step in range(steps):
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate * learning_rate_scale(step, config.optimizer, config.steps)
+        size = config.data.batch_size
+        whole = batch([*range(step * size, (step + 1) * size)])
+        labels, draws = training_draws(whole, settings(config), CPU)
+        bits = vdm(whole.images, labels, **draws).bits_per_dim(64)
+        loss = torch.where(whole.valid, bits, 0.0).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        norms.append(float(torch.nn.utils.clip_grad_norm_(vdm.parameters(), clip or 1e9)))
+        optimizer.step()
+        losses.append(float(bits.detach()[whole.valid].mean()))
+        decay = ema_decay(step, config.optimizer.ema_decay)
+        ema_update(averages, [p.data for p in vdm.parameters()], decay)
+    return {
+        "losses": losses,
+        "norms": norms,
+        "ema": {n: a for (n, _), a in zip(vdm.named_parameters(), averages, strict=True)},
+        "weights": {n: p.detach() for n, p in vdm.named_parameters()},
+    }

@@ -1,0 +1,82 @@
+"""Train at every ZeRO stage in one pair of processes; save, load and go on; gather and scatter."""
+
+import common
+import torch
+import torch.distributed as dist
+
+from pipeline.config.train import TrainConfig
+from pipeline.engine import Engine
+from pipeline.metrics import ELBO_TERMS, StepMeter
+from pipeline.step import train_step
+from vdm_core.ema import ema_decay, ema_start, ema_update
+
+MORE = 2
+
+
+def losses(engine: Engine, config: TrainConfig, steps: range, averages=None) -> tuple[list, list]:
+    """Mean bits/dim and gradient norm of each step."""
+    meter, found, norms = StepMeter(ELBO_TERMS), [], []
+    for step in steps:
+        batches = common.own_batches(step, config)
+        train_step(engine, batches, common.settings(config), meter)
+        totals = meter.take()
+        dist.all_reduce(totals)
+        found.append(sum(meter.means(totals).values()) / (64 * torch.log(torch.tensor(2.0)).item()))
+        norms.append(engine.gradient_norm)
+        if averages is not None:
+            decay = ema_decay(step, config.optimizer.ema_decay)
+            ema_update(averages, engine.shards(), decay)
+    return found, norms
+
+
+def run(name: str, config: TrainConfig) -> dict:
+    steps = 6 if config.deepspeed.precision == "float32" else 2
+    engine = common.engine(config)
+    gamma = engine.schedule_at(torch.tensor([0.0, 1.0])).gamma
+    averages = ema_start(engine.shards())
+    found, norms = losses(engine, config, range(steps), averages)
+    weights, ema = engine.gather(engine.shards()), engine.gather(averages)
+    again = engine.scatter(weights)
+    there = engine.gather(again)
+    round_trip = all(torch.equal(weights[name], there[name]) for name in weights)
+    engine.save(common.FOLDER / name)
+    dist.barrier()
+    undisturbed, _ = losses(engine, config, range(steps, steps + MORE))
+    fresh = common.engine(config)
+    fresh.load(common.FOLDER / name)
+    resumed, _ = losses(fresh, config, range(steps, steps + MORE))
+    return {
+        "losses": found,
+        "norms": norms,
+        "gamma": gamma,
+        "dtypes": {str(p.dtype) for p in engine.vdm.parameters()},
+        "weights": weights,
+        "ema": ema,
+        "round_trip": round_trip,
+        "undisturbed": undisturbed,
+        "resumed": resumed,
+        "rates": engine.learning_rates,
+        "skipped": engine.skipped_steps,
+        "state_keys": sorted(common.model(config).state_dict()),
+    }
+
+
+def refuses_empty(config: TrainConfig) -> str:
+    try:
+        common.engine(config).load(common.FOLDER / "nothing")
+    except RuntimeError as error:
+        return str(error)
+    return ""
+
+
+configs = common.start()
+result = {name: run(name, config) for name, config in configs.items()}
+result["empty"] = {
+    config.deepspeed.zero_stage: refuses_empty(config)
+    for name, config in configs.items()
+    if name.endswith("linear")
+}
+for name, config in configs.items():
+    if dist.get_rank() == 0 and name in ("1 linear", "1 monotone", "1 fixed"):
+        result[f"reference {name[2:]}"] = common.reference(config, 6)
+common.finish(result)

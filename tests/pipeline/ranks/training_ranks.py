@@ -1,0 +1,174 @@
+"""The training loop on real shards: interrupted, damaged, poisoned; on one worker and on two."""
+
+import json
+import math
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import common
+import torch
+import torch.distributed as dist
+
+from pipeline.checkpoint import NoWholeCheckpointError, Progress, restore, save
+from pipeline.config.train import TrainConfig
+from pipeline.data.dataset import open_dataset
+from pipeline.loop import LoopState, train
+from pipeline.metrics import ELBO_TERMS, StepMeter
+from pipeline.step import train_step
+from pipeline.storage import Location, open_storage
+from pipeline.worker import TrainJob, model_card, training_stream
+from vdm_core.ema import ema_start
+
+
+class InterruptedRunError(Exception):
+    """What a killed process is to the loop."""
+
+
+class Recorder:
+    """Keeps what the loop reports; saves real checkpoints."""
+
+    def __init__(self, config: TrainConfig, run: Location, card: Any, stop: int | None) -> None:
+        self.config, self.run, self.card, self.stop = config, run, card, stop
+        self.values: dict[int, dict[str, float]] = {}
+        self.pictured: list[int] = []
+        self.saved: list[int] = []
+
+    def metrics(self, step: int, engine: Any, values: dict[str, float]) -> None:
+        timed = ("train/images_per_second", "train/step_seconds", "train/seconds_left")
+        self.values[step] = {name: v for name, v in values.items() if name not in timed}
+        if step == self.stop:
+            raise InterruptedRunError
+
+    def pictures(self, step: int, engine: Any, averages: Any) -> None:
+        self.pictured.append(step)
+
+    def checkpoint(self, step: int, engine: Any, averages: Any, values: Any) -> None:
+        self.saved.append(step)
+        config = self.config
+        progress = Progress(step, step * config.data.batch_size)
+        keep, stage = config.checkpoint.keep, config.deepspeed.zero_stage
+        card = self.card.model_copy(update={"step": step})
+        save(engine, averages, progress, card, self.run, self.upload, keep=keep, zero_stage=stage)
+
+    def upload(self, folder: Path, name: str) -> None:
+        shutil.copytree(folder, f"{self.run.path}/{name}", dirs_exist_ok=True)
+
+
+def fit(
+    config: TrainConfig, run: str, stop: int | None = None, poison: bool = False
+) -> dict[str, Any]:
+    """One life of a run: from its newest checkpoint to the end, to `stop`, or to an error."""
+    job = TrainJob(config, config.path(config.data.train), run, "", "", "")
+    dataset, at = open_dataset(job.data), open_storage(run)
+    engine = common.engine(config)
+    restored = restore(engine, at)
+    progress, averages = restored or (Progress(0, 0), ema_start(engine.shards()))
+    if poison:
+        engine.shards()[0].view(-1)[0] = math.nan
+    recorder = Recorder(config, at, model_card(config, dataset.info, "none"), stop)
+    stream = training_stream(job, dataset, progress.next_index)
+    error = ""
+    try:
+        train(engine, iter(stream), config, 64, LoopState(progress.step, averages), recorder)
+    except (FloatingPointError, InterruptedRunError) as raised:
+        error = f"{type(raised).__name__}: {raised}"
+    stream.close()
+    return {
+        "from": progress.step,
+        "error": error,
+        "values": recorder.values,
+        "pictured": recorder.pictured,
+        "saved": recorder.saved,
+        "folders": at.folders(),
+        "weights": engine.gather(engine.shards()),
+        "ema": engine.gather(averages),
+        "bad": stream.bad_samples.total(),
+    }
+
+
+def invalid_is_ignored(config: TrainConfig) -> bool:
+    """Whether two runs are one where only the images of invalid examples differ."""
+    weights = []
+    for garbage in (0, 255):
+        engine, meter = common.engine(config), StepMeter(ELBO_TERMS)
+        for step in range(2):
+            batches = [
+                replace(b, images=torch.where(b.valid[:, None, None, None], b.images, garbage))
+                for b in common.own_batches(step, config)
+            ]
+            train_step(engine, batches, common.settings(config), meter)
+        weights.append([*engine.gather(engine.shards()).values(), meter.take()])
+    return all(torch.equal(a, b) for a, b in zip(*weights, strict=True))
+
+
+def restored_step(config: TrainConfig, run: str, damage: Callable[[Path], None]) -> Any:
+    """The step that `restore` finds in a copy of the run with its newest checkpoint damaged."""
+    copy = Path(run + "-damaged")
+    if dist.get_rank() == 0:
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(run, copy)
+        damage(copy / "checkpoint_000000006")
+    dist.barrier()
+    try:
+        found = restore(ENGINE, open_storage(str(copy)))
+    except NoWholeCheckpointError as error:
+        return str(error)
+    finally:
+        dist.barrier()
+    return found[0].step if found else None
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def optimizer_file(folder: Path) -> Path:
+    return next(folder.glob("deepspeed/state/*optim_states.pt"))
+
+
+def damage_all(folder: Path) -> None:
+    for checkpoint in folder.parent.glob("checkpoint_*"):
+        flip(checkpoint / "model.safetensors")
+
+
+def future_commit(folder: Path) -> None:
+    record = json.loads((folder / "checkpoint.json").read_text())
+    (folder / "checkpoint.json").write_text(json.dumps(record | {"format": 99}))
+
+
+DAMAGES: dict[str, Callable[[Path], None]] = {
+    "nothing": lambda folder: None,
+    "flipped byte": lambda folder: flip(optimizer_file(folder)),
+    "truncated": lambda folder: optimizer_file(folder).write_bytes(b"short"),
+    "missing": lambda folder: optimizer_file(folder).unlink(),
+    "no commit": lambda folder: (folder / "checkpoint.json").unlink(),
+    "unreadable commit": lambda folder: flip(folder / "checkpoint.json"),
+    "foreign commit": future_commit,
+    "all": damage_all,
+    "none left": lambda folder: [shutil.rmtree(c) for c in folder.parent.glob("checkpoint_*")],
+}
+
+arguments = common.start()
+result = {name: fit(config, f"{common.FOLDER}/{name}") for name, config in arguments.items()}
+if dist.get_world_size() == 1:
+    result["invalid is ignored"] = invalid_is_ignored(arguments["whole"])
+else:
+    whole = arguments["whole"]
+    here = f"{common.FOLDER}/interrupted"
+    result["first life"] = fit(whole, here, stop=5)
+    result["second life"] = fit(whole, here)
+    ENGINE = common.engine(whole)
+    result["restored"] = {name: restored_step(whole, here, f) for name, f in DAMAGES.items()}
+    restored_step(whole, here, DAMAGES["flipped byte"])
+    result["beside a damaged one"] = fit(arguments["keeps one"], here + "-damaged")
+    result["poisoned"] = fit(whole, f"{common.FOLDER}/poisoned", poison=True)
+    stage_0 = whole.model_copy(
+        update={"deepspeed": whole.deepspeed.model_copy(update={"zero_stage": 0})}
+    )
+    result["poisoned at stage 0"] = fit(stage_0, f"{common.FOLDER}/poisoned-0", poison=True)
+common.finish(result)
