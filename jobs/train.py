@@ -17,11 +17,11 @@ from jobs.cli import run
 from pipeline.cluster import connected
 from pipeline.config.train import TrainConfig
 from pipeline.metrics import flatten
-from pipeline.preflight import Plan, plan_training, set_ray_snapshot_aside
-from pipeline.run_record import RunRecord, write_run
 from pipeline.tracking import Status, close_run, open_run, prepare_store
-from pipeline.training import check_resources, run_training
-from pipeline.worker import TrainJob
+from pipeline.training.launch import check_resources, run_training
+from pipeline.training.preflight import Plan, plan_training, set_ray_snapshot_aside
+from pipeline.training.run_record import RunRecord, write_run
+from pipeline.training.worker import TrainJob
 
 log = logging.getLogger(__name__)
 

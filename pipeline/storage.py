@@ -1,7 +1,8 @@
 """Paths and URLs, one way: local folders, `s3://` and `gs://` through pyarrow filesystems.
 
-Every file is written under a temporary name and then renamed, so a file under its final name is
-whole. Nothing here runs a shell, follows environment rewrites or guesses a scheme.
+A file under its final name is whole: on a disk it is written under a temporary name and renamed,
+and an object store shows an object when its upload is complete. Nothing here runs a shell or
+guesses a scheme.
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import cast
 from uuid import uuid4
@@ -18,16 +19,20 @@ from uuid import uuid4
 from pyarrow import fs
 
 from pipeline.errors import InputError
+from pipeline.object_store import open_bucket
 
 SCHEMES = ("file", "s3", "gs")
 _TEMPORARY = re.compile(r"\.[0-9a-f]{8}\.tmp$")
-_ATTEMPTS = 3
+_DISK_ATTEMPTS = 3
 _FIRST_WAIT_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
 class Location:
-    """A file or folder on some filesystem; picklable, so that it travels to workers."""
+    """A file or folder on some filesystem; picklable, so that it travels to workers.
+
+    What fails for another reason than a missing file raises InputError, with what to check.
+    """
 
     filesystem: fs.FileSystem
     path: str
@@ -41,39 +46,52 @@ class Location:
         """The URL or path, for messages."""
         return self.url
 
+    def __reduce__(self) -> tuple[Callable[[str], Location], tuple[str]]:
+        """Travel as a URL: credentials stay at home, and the other process uses its own."""
+        return open_storage, (self.url,)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether this is on a disk of this machine (or mounted like one)."""
+        return isinstance(self.filesystem, fs.LocalFileSystem)
+
     def size(self) -> int | None:
         """Bytes of the file; None where no file is."""
-        info = self.filesystem.get_file_info(self.path)
-        return cast(int, info.size) if info.type == fs.FileType.File else None
+        return self._sizes_of([self.path])[0]
 
     def is_folder(self) -> bool:
         """Whether a folder is here (object stores: whether any object lies below)."""
-        return bool(self.filesystem.get_file_info(self.path).type == fs.FileType.Directory)
+        with self._reached():
+            return bool(self.filesystem.get_file_info(self.path).type == fs.FileType.Directory)
 
     def files(self, *, recursive: bool = False) -> list[str]:
         """Names (relative, "/"-separated, sorted) of the files below; empty for no folder."""
+        return list(self.file_sizes(recursive=recursive))
+
+    def file_sizes(self, *, recursive: bool = False) -> dict[str, int]:
+        """Names, as `files` has them, and bytes of the files below: one listing."""
         return self._below(fs.FileType.File, recursive)
 
     def folders(self) -> list[str]:
         """Names (sorted) of the folders directly below; empty for no folder."""
-        return self._below(fs.FileType.Directory, recursive=False)
+        return list(self._below(fs.FileType.Directory, recursive=False))
 
     def sizes(self, names: Sequence[str]) -> list[int | None]:
         """Bytes of each named file below this folder; None for a missing one."""
-        infos = self.filesystem.get_file_info([f"{self.path}/{name}" for name in names])
-        return [info.size if info.type == fs.FileType.File else None for info in infos]
+        return self._sizes_of([f"{self.path}/{name}" for name in names])
 
     def read_bytes(self) -> bytes:
-        """The whole file. Raises FileNotFoundError or OSError."""
-        with self.filesystem.open_input_file(self.path) as file:
+        """The whole file. Raises FileNotFoundError where there is none."""
+        with self._reached(), self.filesystem.open_input_file(self.path) as file:
             return cast(bytes, file.read())
 
     def read_range(self, offset: int, length: int) -> bytes:
-        """`length` bytes from `offset` (fewer at the end of the file), with a few retries.
+        """`length` bytes from `offset` (fewer at the end of the file).
 
-        Raises FileNotFoundError at once, OSError after the last attempt.
+        Tried anew a few times, with growing pauses: here on (network) disks, and by the client of
+        an object store itself. Raises FileNotFoundError at once, OSError after the last attempt.
         """
-        for attempt in range(_ATTEMPTS - 1):
+        for attempt in range(_DISK_ATTEMPTS - 1 if self.is_local else 0):
             try:
                 return self._read_range(offset, length)
             except FileNotFoundError:
@@ -83,43 +101,70 @@ class Location:
         return self._read_range(offset, length)
 
     def write_bytes(self, data: bytes | memoryview) -> None:
-        """Write the file whole or not at all (temporary name, then rename).
+        """Write the file whole or not at all.
 
         Raises InputError where the storage refuses: no space, no permission, no such bucket.
         """
-        temporary = f"{self.path}.{uuid4().hex[:8]}.tmp"
         try:
-            self.filesystem.create_dir(self.path.rpartition("/")[0], recursive=True)
-            with self.filesystem.open_output_stream(temporary) as file:
-                file.write(data)
-            self.filesystem.move(temporary, self.path)
+            if self.is_local:
+                self._write_and_rename(data)
+            else:
+                self._write(self.path, data)
         except OSError as error:
             raise InputError(
-                f"cannot write {self}: {error}; check free space and permissions"
+                f"cannot write {self}: {error}; check free space, or bucket, and permissions"
             ) from error
-        finally:
-            with suppress(OSError):  # after the rename there is nothing left to delete
-                self.filesystem.delete_file(temporary)
 
     def delete(self) -> None:
         """Delete the file if it is there."""
-        with suppress(FileNotFoundError):
+        with self._reached(), suppress(FileNotFoundError):
             self.filesystem.delete_file(self.path)
 
     def delete_folder(self) -> None:
         """Delete the folder and all below it, if it is there."""
-        with suppress(FileNotFoundError):
+        with self._reached(), suppress(FileNotFoundError):
             self.filesystem.delete_dir(self.path)
+
+    def _write(self, path: str, data: bytes | memoryview) -> None:
+        with self.filesystem.open_output_stream(path) as file:
+            file.write(data)
+
+    def _write_and_rename(self, data: bytes | memoryview) -> None:
+        temporary = f"{self.path}.{uuid4().hex[:8]}.tmp"
+        try:
+            self.filesystem.create_dir(self.path.rpartition("/")[0], recursive=True)
+            self._write(temporary, data)
+            self.filesystem.move(temporary, self.path)
+        finally:
+            with suppress(OSError):  # after the rename there is nothing left to delete
+                self.filesystem.delete_file(temporary)
+
+    @contextmanager
+    def _reached(self) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise InputError(
+                f"cannot reach {self}: {error}; check the address, network and credentials"
+            ) from error
+
+    def _sizes_of(self, paths: list[str]) -> list[int | None]:
+        with self._reached():
+            infos = self.filesystem.get_file_info(paths)
+        return [info.size if info.type == fs.FileType.File else None for info in infos]
 
     def _read_range(self, offset: int, length: int) -> bytes:
         with self.filesystem.open_input_file(self.path) as file:
             return cast(bytes, file.read_at(length, offset))
 
-    def _below(self, kind: fs.FileType, recursive: bool) -> list[str]:
+    def _below(self, kind: fs.FileType, recursive: bool) -> dict[str, int]:
         selector = fs.FileSelector(self.path, recursive=recursive, allow_not_found=True)
-        found = self.filesystem.get_file_info(selector)
+        with self._reached():
+            found = self.filesystem.get_file_info(selector)
         prefix = len(self.path.rstrip("/")) + 1
-        return sorted(f.path[prefix:] for f in found if f.type == kind)
+        return dict(sorted((f.path[prefix:], f.size) for f in found if f.type == kind))
 
 
 def is_temporary(name: str) -> bool:
@@ -130,21 +175,21 @@ def is_temporary(name: str) -> bool:
 def open_storage(url_or_path: str) -> Location:
     """Location of a local path, `file://`, `s3://bucket/…` or `gs://bucket/…`.
 
-    Raises InputError for another scheme or a store that cannot be reached.
+    Raises InputError for another scheme, or as `open_bucket`.
     """
     scheme, separator, _ = url_or_path.partition("://")
-    if not separator:
-        path = os.path.abspath(os.path.expanduser(url_or_path))
-        return Location(fs.LocalFileSystem(), path, path)
-    if scheme not in SCHEMES:
+    if separator and scheme not in SCHEMES:
         raise InputError(
             f"{url_or_path}: unknown storage scheme {scheme!r}; "
             f"use a local path or one of {', '.join(s + '://' for s in SCHEMES)}"
         )
+    if not separator:
+        path = os.path.abspath(os.path.expanduser(url_or_path))
+        return Location(fs.LocalFileSystem(), path, path)
+    url = url_or_path.rstrip("/")
+    if scheme != "file":
+        return Location(*open_bucket(url), url)
     try:
-        filesystem, path = fs.FileSystem.from_uri(url_or_path)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"cannot open {url_or_path}: {error}; check the address, network and credentials"
-        ) from error
-    return Location(filesystem, path.rstrip("/"), url_or_path.rstrip("/"))
+        return Location(*fs.FileSystem.from_uri(url), url)
+    except ValueError as error:
+        raise InputError(f"{url}: {error}; write file:///folder") from error

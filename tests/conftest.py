@@ -93,7 +93,7 @@ def pack() -> Callable[..., str]:
 
 @pytest.fixture(scope="session")
 def launch() -> Launch:
-    """launch(script, workers, folder, **arguments): run tests/pipeline/ranks/<script>.py.
+    """launch(script, workers, folder, **arguments): run tests/pipeline/training/ranks/<script>.py.
 
     Each worker is a process of its own with torchrun's environment variables, and meets the
     others over gloo. Returns what rank 0 handed to `finish`.
@@ -123,7 +123,7 @@ def _start(
     environment = {name: str(value) for name, value in places.items()}
     with log.open("wb") as output:
         return subprocess.Popen(
-            [sys.executable, ROOT / f"tests/pipeline/ranks/{script}.py", folder],
+            [sys.executable, ROOT / f"tests/pipeline/training/ranks/{script}.py", folder],
             env=os.environ | environment | {"PYTHONPATH": str(ROOT)},
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +13,8 @@ from numpy.typing import NDArray
 
 from pipeline.data.decode import Defect, SampleError
 from pipeline.data.manifest import Block, DatasetInfo, ShardRow, read_info, read_manifest
-from pipeline.data.tar_reader import Record, damaged, parse_block
+from pipeline.data.tar_fast import Record
+from pipeline.data.tar_reader import damaged, parse_block
 from pipeline.errors import InputError
 from pipeline.storage import Location, open_storage
 
@@ -54,8 +56,7 @@ class ShardedDataset:
 
         The bytes are fetched in parallel, because object stores answer slowly but many at once.
         """
-        with ThreadPoolExecutor(_PARALLEL_READS) as pool:
-            pieces = list(pool.map(self._fetch, indices))
+        pieces = list(_readers().map(self._fetch, indices))
         return [self._parse(index, data) for index, data in zip(indices, pieces, strict=True)]
 
     def _fetch(self, index: int) -> bytes | OSError:
@@ -70,6 +71,12 @@ class ShardedDataset:
         if isinstance(data, OSError):
             return damaged(block, str(data), shard, Defect.UNREADABLE_SHARD)
         return parse_block(data, block, shard)
+
+
+@cache
+def _readers() -> ThreadPoolExecutor:
+    """The reading threads of this process; they wait for the storage, not for each other."""
+    return ThreadPoolExecutor(_PARALLEL_READS, thread_name_prefix="read")
 
 
 def open_dataset(url_or_path: str) -> ShardedDataset:

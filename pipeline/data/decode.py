@@ -16,7 +16,7 @@ from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 Pixels = NDArray[np.uint8]
 Shape = tuple[int, int, int]  # C, H, W
@@ -61,6 +61,10 @@ class SampleError(Exception):
         super().__init__(f"{place}: {defect}: {detail}" if place else f"{defect}: {detail}")
         self.defect, self.detail, self.place = defect, detail, place
 
+    def __reduce__(self) -> tuple[type[SampleError], tuple[Defect, str, str]]:
+        """Travel between processes."""
+        return SampleError, (self.defect, self.detail, self.place)
+
     def at(self, place: str) -> SampleError:
         """The same fault, named with its place."""
         return SampleError(self.defect, self.detail, place)
@@ -80,7 +84,7 @@ def decode_image(data: bytes, shape: Shape | None = None, *, max_pixels: int = 2
                 raise SampleError(Defect.WRONG_SHAPE, f"{found} is over {max_pixels} pixels")
             return _channels_first(np.asarray(picture))
     except _UNREADABLE as error:
-        raise SampleError(Defect.BAD_IMAGE, str(error) or type(error).__name__) from error
+        raise SampleError(Defect.BAD_IMAGE, _reason(error)) from error
 
 
 def convert_image(data: bytes, mode: str, *, max_pixels: int = 2**26) -> Pixels:
@@ -99,7 +103,16 @@ def convert_image(data: bytes, mode: str, *, max_pixels: int = 2**26) -> Pixels:
                 return _channels_first(np.asarray(Image.fromarray(high).convert(mode)))
             return _channels_first(np.asarray(picture.convert(mode)))
     except _UNREADABLE as error:
-        raise SampleError(Defect.BAD_IMAGE, str(error) or type(error).__name__) from error
+        raise SampleError(Defect.BAD_IMAGE, _reason(error)) from error
+
+
+def check_channels(pixels: Pixels, channels: int) -> Pixels:
+    """`pixels` (H,W,C), if C is `channels`. Raises SampleError otherwise."""
+    if pixels.shape[2] != channels:
+        raise SampleError(
+            Defect.WRONG_SHAPE, f"{pixels.shape[2]} channels, the dataset has {channels}"
+        )
+    return pixels
 
 
 def extension_of(data: bytes) -> str:
@@ -150,6 +163,13 @@ def safe_key(key: str) -> bool:
     """Whether `key` is a relative, printable path that stays inside its folder."""
     parts = key.split("/")
     return key.isprintable() and "\\" not in key and not {"", ".", ".."} & set(parts)
+
+
+def _reason(error: BaseException) -> str:
+    """Why an image cannot be read, in words that are the same each time."""
+    if isinstance(error, UnidentifiedImageError):  # its text holds a memory address
+        return "not a PNG, JPEG or WebP picture"
+    return str(error) or type(error).__name__
 
 
 def _shape(picture: Image.Image, data: bytes) -> Shape:

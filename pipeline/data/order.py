@@ -75,12 +75,17 @@ class SampleOrder:
         self._epoch = -1
         self._blocks = self._ends = np.empty(0, np.int64)
 
+    def slots(self, indices: Integers) -> tuple[Integers, Integers, Integers, Integers]:
+        """Epoch, lane, window and row, (n,) each, of global sample indices (n,) int64."""
+        epoch, place = np.divmod(indices, self.samples)
+        position, lane = np.divmod(place, self.lanes)
+        lead = lane * self.shuffle_window // self.lanes
+        window = (position + lead) // self.shuffle_window
+        return epoch, lane, window, position - np.maximum(0, window * self.shuffle_window - lead)
+
     def slot(self, index: int) -> Slot:
-        """Epoch, lane, window and row of global sample index `index`."""
-        epoch, place = divmod(index, self.samples)
-        position, lane = divmod(place, self.lanes)
-        window = (position + self._lead(lane)) // self.shuffle_window
-        return Slot(epoch, lane, window, position - self._begin(lane, window))
+        """Epoch, lane, window and row of one global sample index."""
+        return Slot(*(int(part[0]) for part in self.slots(np.array([index], np.int64))))
 
     def window(self, epoch: int, lane: int, window: int) -> Window:
         """The samples of one window, in the order served."""
@@ -95,11 +100,9 @@ class SampleOrder:
         blocks = self._blocks[ranks]
         return Window(blocks, places - self._ends[ranks] + self._block_samples[blocks])
 
-    def _lead(self, lane: int) -> int:
-        return lane * self.shuffle_window // self.lanes
-
     def _begin(self, lane: int, window: int) -> int:
-        return max(0, window * self.shuffle_window - self._lead(lane))
+        lead = lane * self.shuffle_window // self.lanes
+        return max(0, window * self.shuffle_window - lead)
 
     def _enter(self, epoch: int) -> None:
         """Permute the blocks for `epoch`, unless that is done."""

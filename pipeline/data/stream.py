@@ -7,16 +7,22 @@ workers, and gives the same samples.
 from __future__ import annotations
 
 import itertools
-from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Generator, Iterator
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
+import torch
 
-from pipeline.data.collate import Entry, collate
+from pipeline.config.data import TransformConfig
+from pipeline.data.collate import Entry, batch_of, fill
 from pipeline.data.dataset import ShardedDataset, open_dataset
 from pipeline.data.faults import Faults, Policy
-from pipeline.data.order import SampleOrder, Slot, Window, worker_indices
+from pipeline.data.loaders import loaded
 from pipeline.data.prefetch import Prefetch
+from pipeline.data.source import Cut, Decoded, Source
+from pipeline.data.transform import NO_TRANSFORM, centred, seen_size
 from pipeline.errors import InputError
 from vdm_core.records import Batch
 
@@ -45,21 +51,22 @@ class TrainingStream:
         max_bad_fraction: float = 0.01,
         start: int = 0,
         prefetch: int = 4,
+        transform: TransformConfig = NO_TRANSFORM,
+        loader_workers: int = 0,
     ) -> None:
         """Check that the batches divide; nothing is read yet.
 
         `prefetch` micro-batches are made in advance by a thread; 0 makes them in the caller's.
-        Raises InputError where world size, micro-batch or start do not divide the global batch.
+        With `loader_workers` of 1 or more, that many processes decode them; the batches are the
+        same. Raises InputError where world size, micro-batch or start do not divide the global
+        batch, or the images cannot be cropped as `transform` says.
         """
-        _check_batches(global_batch, rank, world_size, micro_batch, start)
         self.faults = Faults(on_bad_sample, max_bad_fraction)
-        self._dataset = dataset
-        self._order = SampleOrder(
-            dataset.block_samples, seed=seed, lanes=lanes, shuffle_window=shuffle_window
-        )
-        self._global_batch, self._rank, self._world_size = global_batch, rank, world_size
-        self._micro_batch, self._start = micro_batch, start
-        self._depth = prefetch
+        self._cut = Cut(global_batch, rank, world_size, micro_batch, start)
+        self._source = Source(dataset, seed, lanes, shuffle_window, transform)
+        self._size = self._source.size
+        self._depth, self._processes = prefetch, loader_workers
+        self._made: Generator[Batch, None, None] | None = None
         self._ahead: Prefetch[Batch] | None = None
 
     @property
@@ -70,55 +77,42 @@ class TrainingStream:
     def __iter__(self) -> Iterator[Batch]:
         """The batches from `start` on; a new loop begins there again."""
         self.close()
+        self._made = self._batches()
         if not self._depth:
-            return self._batches()
-        self._ahead = Prefetch(self._batches(), depth=self._depth)
+            return self._made
+        self._ahead = Prefetch(self._made, depth=self._depth)
         return iter(self._ahead)
 
     def close(self) -> None:
-        """End the prefetching thread."""
+        """End the prefetching thread and the loader processes."""
         if self._ahead is not None:
             self._ahead.close()
+        if self._made is not None:
+            self._made.close()
 
-    def _batches(self) -> Iterator[Batch]:
-        lanes = defaultdict[int, _Lane](lambda: _Lane(self._dataset, self._order))
-        for number in itertools.count(self._start // self._global_batch):
-            own = worker_indices(
-                number,
-                global_batch=self._global_batch,
-                rank=self._rank,
-                world_size=self._world_size,
-            )
-            for i in range(0, len(own), self._micro_batch):
-                indices = own[i : i + self._micro_batch]
-                entries = [lanes[slot.lane].entry(slot) for slot in map(self._order.slot, indices)]
-                yield collate(indices, entries, self._dataset.info, self.faults)
+    def _batches(self) -> Generator[Batch, None, None]:
+        info = self._source.dataset.info
+        for indices, images, rows in self._decoded():
+            yield pinned(batch_of(indices, images, rows, info, self.faults))
+
+    def _decoded(self) -> Iterator[Decoded]:
+        if self._processes:
+            yield from loaded(self._source, self._cut, self._processes)
+            return
+        filler = self._source.open()
+        for indices in self._cut.micro_batches():
+            images = np.empty((len(indices), *self._size), np.uint8)
+            yield indices, images, filler.fill(images, indices)
 
 
-class _Lane:
-    """The encoded samples of one lane's current window."""
+def pinned(batch: Batch) -> Batch:
+    """The batch with its images in page-locked memory, where there is a CUDA device to copy to.
 
-    def __init__(self, dataset: ShardedDataset, order: SampleOrder) -> None:
-        self._dataset, self._order = dataset, order
-        self._at: tuple[int, ...] = ()
-        self._window = Window(np.empty(0, np.int64), np.empty(0, np.int64))
-        self._blocks: dict[int, list[Entry]] = {}
-
-    def entry(self, slot: Slot) -> Entry:
-        """The sample at `slot`; reads the window's blocks when a new window begins."""
-        if self._at != slot[:3]:
-            self._window = self._order.window(*slot[:3])
-            self._blocks = self._read(self._window)
-            self._at = slot[:3]
-        block, row = self._window.blocks[slot.row], self._window.rows[slot.row]
-        return self._blocks[int(block)][int(row)]
-
-    def _read(self, window: Window) -> dict[int, list[Entry]]:
-        """The blocks of `window`; the one that the last window shares with it is kept."""
-        needed: list[int] = np.unique(window.blocks).tolist()
-        missing = [block for block in needed if block not in self._blocks]
-        read = dict(zip(missing, self._dataset.read_blocks(missing), strict=True))
-        return {block: read.get(block) or self._blocks[block] for block in needed}
+    Only then does `Tensor.to(device, non_blocking=True)` not wait.
+    """
+    if not torch.cuda.is_available():
+        return batch
+    return replace(batch, images=batch.images.pin_memory())
 
 
 def iterate_once(
@@ -129,8 +123,11 @@ def iterate_once(
     batch_size: int,
     on_bad_sample: Policy = "raise",
     max_bad_fraction: float = 0.0,
+    transform: TransformConfig = NO_TRANSFORM,
 ) -> Iterator[Batch]:
     """Samples [start, stop) in manifest order, once; `indices` are places in that order.
+
+    Of `transform` the deterministic part is done: resizing, and the crop at the centre.
 
     The last batch may be short. Raises InputError for an impossible range, and for bad samples as
     the policy says.
@@ -142,10 +139,15 @@ def iterate_once(
             f"the dataset has {dataset.info.samples}"
         )
     faults = Faults(on_bad_sample, max_bad_fraction)
+    info, size = dataset.info, seen_size(transform, dataset.info.shape)
     entries = _entries(dataset, start, stop)
     for first in range(start, stop, batch_size):
         indices = range(first, min(first + batch_size, stop))
-        yield collate(indices, list(itertools.islice(entries, len(indices))), dataset.info, faults)
+        images = np.empty((len(indices), *size), np.uint8)
+        some = list(itertools.islice(entries, len(indices)))
+        finish = partial(centred, side=transform.crop) if transform.crop else None
+        rows = fill(images, some, info, transform, finish)
+        yield batch_of(indices, images, rows, info, faults)
 
 
 def _entries(dataset: ShardedDataset, start: int, stop: int) -> Iterator[Entry]:
@@ -155,22 +157,3 @@ def _entries(dataset: ShardedDataset, start: int, stop: int) -> Iterator[Entry]:
         if ends[block] > start and first < stop:
             (entries,) = dataset.read_blocks([block])
             yield from entries[max(0, start - first) : stop - first]
-
-
-def _check_batches(
-    global_batch: int, rank: int, world_size: int, micro_batch: int, start: int
-) -> None:
-    if world_size < 1 or not 0 <= rank < world_size:
-        raise InputError(f"rank {rank} is not one of {world_size} workers")
-    if global_batch < 1 or global_batch % world_size:
-        raise InputError(
-            f"global batch {global_batch} does not divide among {world_size} workers; "
-            "choose a multiple"
-        )
-    if micro_batch < 1 or (global_batch // world_size) % micro_batch:
-        raise InputError(
-            f"a worker's batch of {global_batch // world_size} does not divide into micro-batches "
-            f"of {micro_batch}; choose a divisor"
-        )
-    if start < 0 or start % global_batch:
-        raise InputError(f"start {start} is not a multiple of the global batch {global_batch}")

@@ -11,21 +11,15 @@ import io
 import tarfile
 import zlib
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 from webdataset.tariterators import base_plus_ext, group_by_keys
 
 from pipeline.data.decode import Defect, SampleError, safe_key
 from pipeline.data.manifest import Block
+from pipeline.data.tar_fast import Record, plain_samples
 from pipeline.errors import InputError
 from pipeline.storage import Location
-
-
-class Record(NamedTuple):
-    """One sample as it lies in its shard: encoded."""
-
-    place: str  # "shard/key"
-    fields: dict[str, bytes]  # lower-case extension -> bytes
 
 
 def parse_block(data: bytes, block: Block, shard: str) -> list[Record | SampleError]:
@@ -40,12 +34,12 @@ def parse_block(data: bytes, block: Block, shard: str) -> list[Record | SampleEr
     if zlib.crc32(data) != block.crc32:
         return damaged(block, "CRC-32 differs from the manifest's", place)
     try:
-        groups = list(group_by_keys(_members(data, shard)))
+        records = [*(plain_samples(data, shard) or _any_samples(data, shard))]
     except (tarfile.TarError, ValueError) as error:
         return damaged(block, str(error), place)
-    if len(groups) != block.samples:
-        return damaged(block, f"{len(groups)} samples, the manifest has {block.samples}", place)
-    return [_record(group, shard) for group in groups]
+    if len(records) != block.samples:
+        return damaged(block, f"{len(records)} samples, the manifest has {block.samples}", place)
+    return records
 
 
 def damaged(
@@ -82,6 +76,11 @@ def sample_offsets(shard: Location) -> list[int]:
             f"{shard} is truncated or damaged at byte {end} of {size}; replace or remove it"
         )
     return [*starts, end]
+
+
+def _any_samples(data: bytes, shard: str) -> list[Record | SampleError]:
+    """What any tar fragment holds. Raises TarError or ValueError for damage."""
+    return [_record(group, shard) for group in group_by_keys(_members(data, shard))]
 
 
 def _members(data: bytes, shard: str) -> Iterator[dict[str, Any]]:

@@ -8,7 +8,7 @@ from pipeline.data.decode import encode_png
 from pipeline.data.stream import iterate_once
 from pipeline.plots import image_grid
 
-_SEARCHED = 4096
+SEARCHED = 4096
 
 
 def class_grid(dataset: ShardedDataset, *, rows: int = 10, columns: int = 10) -> bytes:
@@ -17,7 +17,7 @@ def class_grid(dataset: ShardedDataset, *, rows: int = 10, columns: int = 10) ->
     They come from the first 4,096 samples, read back from the shards; missing ones are white.
     """
     found: dict[int, list[NDArray[np.uint8]]] = {}
-    stop = min(_SEARCHED, dataset.info.samples)
+    stop = min(SEARCHED, dataset.info.samples)
     for batch in iterate_once(
         dataset, stop=stop, batch_size=256, on_bad_sample="skip", max_bad_fraction=1.0
     ):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from pipeline.config.prepare import PrepareConfig, WebDatasetSource
 from pipeline.data.dataset import ShardedDataset, open_dataset
@@ -11,12 +13,31 @@ from pipeline.data.decode import Shape
 from pipeline.data.manifest import DatasetInfo, ShardRow
 from pipeline.data.writer import finish_dataset
 from pipeline.errors import InputError
-from pipeline.prepare.output_set import begin, check_space, complete, is_finished, recipe
+from pipeline.prepare.image_policy import ImagePolicy
+from pipeline.prepare.output_set import (
+    begin_packing,
+    check_space,
+    complete,
+    is_finished,
+    recipe,
+    report_bad,
+)
 from pipeline.prepare.pack import pack
+from pipeline.prepare.source_survey import Expected, Surveyed, survey_source
 from pipeline.prepare.sources import Source, open_source
-from pipeline.prepare.survey import ImagePolicy, Survey, survey_source
+from pipeline.prepare.survey import Survey
 from pipeline.prepare.tar_index import index_tars
+from pipeline.prepare.work_folder import WorkFolder
 from pipeline.storage import Location, open_storage
+
+
+class Packing(NamedTuple):
+    """A source to be packed, and where."""
+
+    source: Source
+    policy: ImagePolicy
+    found: Surveyed
+    work: WorkFolder
 
 
 @dataclass(frozen=True)
@@ -26,8 +47,7 @@ class Input:
     survey: Survey
     labelled: bool
     class_names: tuple[str, ...] | None  # as the configuration or the source has them
-    source: Source | None = None  # to be packed; None: shards that are only indexed
-    left_out: frozenset[tuple[int, int]] = frozenset()  # (chunk, row) in the source
+    packing: Packing | None = None  # None: shards that are only indexed
     rows: Sequence[ShardRow] = ()  # of indexed shards
     shards_at: str = "."
 
@@ -45,11 +65,13 @@ class PreparePlan:
         """The plan in words."""
         lines = [f"{split}: finished already, unchanged" for split in self.finished]
         for split, found in self.inputs.items():
-            verb = "pack" if found.source else "index"
+            verb = "pack" if found.packing else "index"
             lines.append(
                 f"{split}: {verb} {found.survey.samples:,} images {found.survey.shape} "
                 f"into {self.folders[split]}"
             )
+            if found.survey.bad:
+                lines.append(f"  leaving out {defects(found.survey)}")
         return "\n".join(lines)
 
 
@@ -67,9 +89,9 @@ def plan_prepare(config: PrepareConfig) -> PreparePlan:
         if split not in finished
     }
     _check_agreement(finished, inputs)
-    for split, found in inputs.items():
-        if found.source:
-            check_space(folders[split], found.survey.image_bytes, found.survey.samples)
+    for found in inputs.values():
+        if found.packing:
+            _check_space(found.packing)
     return PreparePlan(config, folders, finished, inputs)
 
 
@@ -81,27 +103,50 @@ def prepare(plan: PreparePlan) -> dict[str, ShardedDataset]:
         complete(plan.folders[split], dataset)
     for split, found in plan.inputs.items():
         folder, rows = plan.folders[split], found.rows
-        begin(folder, pack=found.source is not None)
-        if found.source:
-            policy = found.survey.policy
-            rows = pack(found.source, found.left_out, folder, plan.config, policy, split)
+        if found.packing:
+            source, policy, surveyed, work = found.packing
+            begin_packing(work, surveyed)
+            rows = pack(source, surveyed, work, plan.config, policy)
+        report_bad(folder, found.survey.bad)
         finish_dataset(folder, rows, _info(plan.config, split, found, classes))
         written[split] = open_dataset(folder.url)
         complete(folder, written[split])
     return {split: (written | dict(plan.finished))[split] for split in plan.config.splits}
 
 
+def defects(survey: Survey) -> str:
+    """The unusable images in words: how many of each kind."""
+    kinds = Counter(image.defect for image in survey.bad)
+    return ", ".join(f"{count:,} x {defect}" for defect, count in sorted(kinds.items()))
+
+
 def _look(config: PrepareConfig, split: str, folder: Location) -> Input:
-    """Open the split's source and survey all of it."""
+    """Open the split's source and survey all of it, unless an interrupted run has done so."""
     given = config.splits[split]
     policy = ImagePolicy(config.convert, config.max_pixels, config.on_bad_image)
     if isinstance(given, WebDatasetSource):
         return _look_at_tars(config, split, folder, given, policy)
     source = open_source(given, config.path)
     names = _class_names(config, split, source) if source.labelled else None
-    survey = Survey(policy, len(names) if names else None)
-    left_out = frozenset(survey_source(source, survey, split))
-    return Input(survey, source.labelled, names, source, left_out)
+    work = WorkFolder(folder, f"{recipe(config, split)} {source.digest()}")
+    found = work.survey()
+    if found is None:
+        expected = _expected(config, split, policy, names)
+        found = survey_source(source, expected, config.pool)
+    return Input(found.survey, source.labelled, names, Packing(source, policy, found, work))
+
+
+def _expected(
+    config: PrepareConfig, split: str, policy: ImagePolicy, names: tuple[str, ...] | None
+) -> Expected:
+    return Expected(policy, len(names) if names else None, config.max_bad_fraction, split)
+
+
+def _check_space(packing: Packing) -> None:
+    done = [row for packed in packing.work.finished().values() for row in packed.rows]
+    survey = packing.found.survey
+    left = survey.samples - sum(row.samples for row in done)
+    check_space(packing.work.folder, left * survey.image_bytes // survey.samples, left)
 
 
 def _look_at_tars(
@@ -114,13 +159,14 @@ def _look_at_tars(
     if config.convert:
         raise InputError(f"splits.{split}: indexed shards cannot be converted; unset convert")
     names = config.class_names if given.labelled else None
-    survey = Survey(policy, len(names) if names else None)
     url = config.path(given.path)
-    rows = index_tars(
-        url, survey, labelled=given.labelled, block_samples=config.block_samples, split=split
+    survey, rows = index_tars(
+        url,
+        _expected(config, split, policy, names),
+        config.pool,
+        labelled=given.labelled,
+        block_samples=config.block_samples,
     )
-    if not survey.samples:
-        raise InputError(f"{url}: no usable sample; {(survey.skipped or ['empty tars'])[0]}")
     shards_at = "." if open_storage(url).path == folder.path else url
     return Input(survey, given.labelled, names, rows=rows, shards_at=shards_at)
 
@@ -149,7 +195,7 @@ def _info(config: PrepareConfig, split: str, found: Input, classes: int) -> Data
         source=config.source,
         licence=config.licence,
         recipe=recipe(config, split),
-        indexed=found.source is None,
+        indexed=found.packing is None,
         shards_at=found.shards_at,
     )
 

@@ -1,4 +1,4 @@
-"""What every source offers: chunks of samples that can be read in any order."""
+"""What every source offers: chunks of samples that can be read in any order, in any process."""
 
 from __future__ import annotations
 
@@ -37,6 +37,10 @@ class Source(Protocol):
     @property
     def class_names(self) -> tuple[str, ...] | None:
         """Names in label order, where the source knows them."""
+        ...
+
+    def digest(self) -> str:
+        """SHA-256 that changes when the samples do (as far as names and sizes tell)."""
         ...
 
     def read(self, chunk: int) -> list[SourceSample]:

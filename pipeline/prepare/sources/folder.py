@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import PurePosixPath
 
 from pipeline.errors import InputError
@@ -21,14 +22,20 @@ class FolderImages:
         self._folder = open_storage(url)
         if not self._folder.is_folder():
             raise InputError(f"{url} is not a folder; check the path")
-        names = self._folder.files(recursive=True)
-        self._files = [n for n in names if not any(p.startswith(".") for p in n.split("/"))]
+        sizes = self._folder.file_sizes(recursive=True)
+        self._files = [n for n in sizes if not any(p.startswith(".") for p in n.split("/"))]
         if not self._files:
             raise InputError(f"{url} holds no files; check the path")
+        listed = [(name, sizes[name]) for name in self._files]
+        self._digest = hashlib.sha256(repr(listed).encode()).hexdigest()
         self.labelled = labelled
         self.class_names = self._classes() if labelled else None
         self._keys = self._unique_keys()
         self.samples = self.chunks = len(self._files)
+
+    def digest(self) -> str:
+        """Of the files' names and sizes."""
+        return self._digest
 
     def read(self, chunk: int) -> list[SourceSample]:
         """The one file of the chunk."""

@@ -7,6 +7,7 @@ dimension as a big-endian 32-bit integer, and then the values.
 from __future__ import annotations
 
 import gzip
+import hashlib
 import math
 import struct
 import zlib
@@ -46,6 +47,13 @@ class IdxImages:
         self._labels = numbers
         self.labelled = numbers is not None
         self.samples = self.chunks = len(self._pixels)
+
+    def digest(self) -> str:
+        """Of all pixels and labels."""
+        digest = hashlib.sha256(self._pixels.tobytes())
+        if self._labels is not None:
+            digest.update(self._labels.tobytes())
+        return digest.hexdigest()
 
     def read(self, chunk: int) -> list[SourceSample]:
         """The one image of the chunk."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
@@ -27,16 +28,23 @@ class ParquetImages:
         self._image, self._label = image, label
         self.labelled = label is not None
         self._groups: list[tuple[Location, int]] = []
+        self._sizes: list[tuple[str, int, int]] = []
         rows: list[int] = []
         for file in [file for url in urls for file in _files(url)]:
             metadata = self._metadata(file)
             for group in range(metadata.num_row_groups):
+                about = metadata.row_group(group)
                 self._groups.append((file, group))
-                rows.append(metadata.row_group(group).num_rows)
+                self._sizes.append((file.url, about.num_rows, about.total_byte_size))
+                rows.append(about.num_rows)
         self._first = [0, *accumulate(rows)]
         self.chunks, self.samples = len(self._groups), sum(rows)
         if not self.samples:
             raise InputError(f"{', '.join(urls)}: no rows")
+
+    def digest(self) -> str:
+        """Of the row groups' files, rows and sizes."""
+        return hashlib.sha256(repr(self._sizes).encode()).hexdigest()
 
     def read(self, chunk: int) -> list[SourceSample]:
         """The rows of one row group."""

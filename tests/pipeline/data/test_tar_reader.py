@@ -11,7 +11,8 @@ import pytest
 
 from pipeline.data.decode import Defect, SampleError
 from pipeline.data.manifest import Block
-from pipeline.data.tar_reader import Record, parse_block, sample_offsets
+from pipeline.data.tar_fast import Record
+from pipeline.data.tar_reader import parse_block, sample_offsets
 from pipeline.errors import InputError
 from pipeline.storage import open_storage
 

@@ -13,7 +13,8 @@ import webdataset
 from pipeline.data.dataset import open_dataset
 from pipeline.data.decode import encode_png
 from pipeline.data.manifest import DatasetInfo, ShardRow
-from pipeline.data.tar_reader import Record, parse_block
+from pipeline.data.tar_fast import Record
+from pipeline.data.tar_reader import parse_block
 from pipeline.data.writer import (
     ShardSample,
     cut_blocks,

@@ -20,6 +20,7 @@ from pipeline.data.dataset import ShardedDataset, open_dataset
 from pipeline.data.decode import decode_image, encode_png
 from pipeline.data.stream import iterate_once
 from pipeline.errors import InputError
+from pipeline.prepare.set_picture import encoded_sizes, set_picture
 from pipeline.prepare.splits import plan_prepare, prepare
 from pipeline.storage import Location
 
@@ -36,6 +37,7 @@ def config(folder: Path, train: dict[str, Any], **changes: Any) -> PrepareConfig
         "splits": {"train": train},
         "shard_samples": 5,
         "block_samples": 2,
+        "max_bad_fraction": 0.5,
     }
     return PrepareConfig.model_validate(given | changes)
 
@@ -238,14 +240,14 @@ def test_another_configuration_needs_another_output_or_overwrite(tmp_path: Path)
         plan_prepare(config(tmp_path, source, seed=1))
     dataset = run(config(tmp_path, source, seed=1, shard_samples=12, overwrite=True))
     assert contents(dataset) == expected(GREY)
-    assert sorted(p.name for p in (tmp_path / "out/train").glob("*.tar")) == ["shard-000000.tar"]
+    assert sorted(p.name for p in (tmp_path / "out/train").glob("*.tar")) == ["shard-00000-000.tar"]
 
 
 def test_a_damaged_finished_set_is_noticed(tmp_path: Path) -> None:
     prepared = config(tmp_path, idx(tmp_path))
     run(prepared)
-    (tmp_path / "out/train/shard-000001.tar").unlink()
-    with pytest.raises(InputError, match=r"shard-000001.tar \(missing\).*overwrite=true"):
+    (tmp_path / "out/train/shard-00000-001.tar").unlink()
+    with pytest.raises(InputError, match=r"shard-00000-001.tar \(missing\).*overwrite=true"):
         plan_prepare(prepared)
 
 
@@ -262,7 +264,7 @@ class Killed(BaseException):
     """Ends a run where SIGKILL would: nothing of ours catches it."""
 
 
-@pytest.mark.parametrize("fatal", range(1, 8))
+@pytest.mark.parametrize("fatal", range(1, 9))
 def test_a_run_that_was_killed_is_done_again_from_anywhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fatal: int
 ) -> None:
@@ -285,15 +287,19 @@ def test_a_run_that_was_killed_is_done_again_from_anywhere(
     assert contents(run(prepared)) == expected(GREY)
     assert sorted(p.name for p in (tmp_path / "out/train").iterdir()) == [
         "dataset.json", "dataset.png", "manifest.parquet",
-        "shard-000000.tar", "shard-000001.tar", "shard-000002.tar",
+        "shard-00000-000.tar", "shard-00000-001.tar", "shard-00000-002.tar",
     ]  # fmt: skip
 
 
-def test_the_picture_shows_a_row_for_each_class(tmp_path: Path) -> None:
-    run(config(tmp_path, tree(tmp_path)))
-    grid = decode_image((tmp_path / "out/train/dataset.png").read_bytes())
-    assert grid.shape[0] == 3
-    assert grid.shape[1] < grid.shape[2]
+@pytest.mark.parametrize("labelled", [True, False])
+def test_the_picture_is_drawn_the_same_way_each_time(tmp_path: Path, labelled: bool) -> None:
+    source = tree(tmp_path) | {"labelled": labelled}
+    dataset = run(config(tmp_path, source))
+    drawn = (tmp_path / "out/train/dataset.png").read_bytes()
+    assert decode_image(drawn).shape[0] == 3
+    assert set_picture(dataset) == drawn
+    sizes = [path.stat().st_size for path in (tmp_path / "tree").rglob("*.png")]
+    assert sorted(encoded_sizes(dataset)) == sorted(sizes)
 
 
 # --- bad input -----------------------------------------------------------------------------------
@@ -388,8 +394,33 @@ def test_an_unusable_image_is_named_or_skipped_and_counted(
     (tmp_path / "tree/class 2/odd.png").write_bytes(data)
     refuse(config(tmp_path, source), message)
     plan = plan_prepare(config(tmp_path, source, on_bad_image="skip"))
-    assert len(plan.inputs["train"].survey.skipped) == 1
+    assert len(plan.inputs["train"].survey.bad) == 1
     assert contents(prepare(plan)["train"]) == expected(COLOUR)
+
+
+def test_unusable_images_are_reported_by_kind_and_place(tmp_path: Path) -> None:
+    source = tree(tmp_path)
+    (tmp_path / "tree/class 1/a.png").write_bytes(b"hello")
+    (tmp_path / "tree/class 2/b.png").write_bytes(picture(COLOUR[0], mode="RGBA"))
+    (tmp_path / "tree/class 2/c.png").write_bytes(encode_png(GREY[0]))
+    plan = plan_prepare(config(tmp_path, source, on_bad_image="skip"))
+    assert plan.text().endswith("leaving out 1 x bad image, 2 x wrong shape")
+    prepare(plan)
+    lines = (tmp_path / "out/train/bad_images.jsonl").read_text().splitlines()
+    found = [json.loads(line) for line in lines]
+    assert [(one["defect"], one["place"].rpartition("/")[2]) for one in found] == [
+        ("bad image", "a.png"), ("wrong shape", "b.png"), ("wrong shape", "c.png"),
+    ]  # fmt: skip
+    assert all(one["detail"] for one in found)
+
+
+def test_too_many_unusable_images_are_refused(tmp_path: Path) -> None:
+    source = tree(tmp_path)
+    (tmp_path / "tree/class 2/odd.png").write_bytes(b"hello")
+    given = config(tmp_path, source, on_bad_image="skip", max_bad_fraction=0.05)
+    refuse(given, r"1 of 13 images are unusable, more than max_bad_fraction 0\.05.*odd\.png")
+    refuse(config(tmp_path, tars(tmp_path, [*FIRST, ("b.cls", b"0"), ("b.png", b"?")]),
+                  on_bad_image="skip", max_bad_fraction=0.4), "1 of 2 images are unusable")  # fmt: skip
 
 
 def test_other_modes_can_be_converted(tmp_path: Path) -> None:
@@ -456,7 +487,7 @@ def test_bad_samples_in_tars_are_named_or_become_holes(
     [
         (FIRST * 2, "the key a occurs twice"),
         ([("../a.cls", b"0"), ("../a.png", GOOD), ("b.cls", b"0"), ("b.png", GOOD)], "unsafe key"),
-        ([("a", b"0"), ("b", b"0"), ("c", b"0"), ("d", b"0")], "no usable sample; empty tars"),
+        ([("a", b"0"), ("b", b"0"), ("c", b"0"), ("d", b"0")], "none of 0 images is usable"),
     ],
 )
 def test_tars_that_cannot_be_indexed(

@@ -3,9 +3,9 @@
 import pytest
 from pydantic import ValidationError
 
-from pipeline.build import build_vdm, check_model
 from pipeline.config.model import ModelConfig
 from pipeline.errors import InputError
+from pipeline.model.build import build_vdm, check_model
 from vdm_core import DiT
 
 SMALL_DIT = {"kind": "dit", "width": 16, "depth": 1, "heads": 2, "patch": 2}

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from pipeline.checkpoint_record import COMMIT, CheckpointRecord, committed, newest_model
 from pipeline.errors import InputError
-from pipeline.run_record import RECORD, RunRecord, check_same_run, read_run, write_run
 from pipeline.storage import open_storage
+from pipeline.training.checkpoint_record import COMMIT, CheckpointRecord, committed, newest_model
+from pipeline.training.run_record import RECORD, RunRecord, check_same_run, read_run, write_run
 
 
 def record(config: Any) -> RunRecord:

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from pipeline.config.base import ConfigModel
 from pipeline.errors import InputError
-from pipeline.export import CARD
+from pipeline.model.export import CARD
 from pipeline.storage import Location
 
 COMMIT = "checkpoint.json"

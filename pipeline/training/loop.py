@@ -10,9 +10,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from pipeline.config.train import TrainConfig
-from pipeline.engine import Engine
 from pipeline.metrics import ELBO_TERMS, StepMeter, Throughput, elbo_metrics
-from pipeline.step import StepSettings, train_step
+from pipeline.training.engine import Engine
+from pipeline.training.step import StepSettings, train_step
 from vdm_core.decoder import radius
 from vdm_core.ema import ema_decay, ema_update
 from vdm_core.records import Batch

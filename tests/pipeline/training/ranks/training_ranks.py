@@ -12,14 +12,14 @@ import common
 import torch
 import torch.distributed as dist
 
-from pipeline.checkpoint import NoWholeCheckpointError, Progress, restore, save
 from pipeline.config.train import TrainConfig
 from pipeline.data.dataset import open_dataset
-from pipeline.loop import LoopState, train
 from pipeline.metrics import ELBO_TERMS, StepMeter
-from pipeline.step import train_step
 from pipeline.storage import Location, open_storage
-from pipeline.worker import TrainJob, model_card, training_stream
+from pipeline.training.checkpoint import NoWholeCheckpointError, Progress, restore, save
+from pipeline.training.loop import LoopState, train
+from pipeline.training.step import train_step
+from pipeline.training.worker import TrainJob, model_card, training_stream
 from vdm_core.ema import ema_start
 
 

@@ -13,20 +13,20 @@ import torch
 import torch.distributed as dist
 from ray.train.torch import get_device
 
-from pipeline.build import build_vdm
-from pipeline.checkpoint import NoWholeCheckpointError, Progress, restore
 from pipeline.config.train import TrainConfig
 from pipeline.data.dataset import ShardedDataset, open_dataset
 from pipeline.data.manifest import DatasetInfo
 from pipeline.data.stream import TrainingStream
-from pipeline.deepspeed_json import deepspeed_json
-from pipeline.engine import Engine
-from pipeline.export import ModelCard
 from pipeline.logs import set_up_logging
-from pipeline.loop import LoopState, train
-from pipeline.reporter import RunReporter
+from pipeline.model.build import build_vdm
+from pipeline.model.export import ModelCard
 from pipeline.storage import open_storage
 from pipeline.tracking import Tracker
+from pipeline.training.checkpoint import NoWholeCheckpointError, Progress, restore
+from pipeline.training.deepspeed_json import deepspeed_json
+from pipeline.training.engine import Engine
+from pipeline.training.loop import LoopState, train
+from pipeline.training.reporter import RunReporter
 from vdm_core.ema import ema_start
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pipeline.config.train import TrainConfig
 from pipeline.metrics import ELBO_TERMS, StepMeter
-from pipeline.step import train_step, training_draws
+from pipeline.training.step import train_step, training_draws
 
 
 def first_update(config: TrainConfig) -> dict[str, Tensor]:

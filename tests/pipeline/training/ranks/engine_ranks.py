@@ -5,9 +5,9 @@ import torch
 import torch.distributed as dist
 
 from pipeline.config.train import TrainConfig
-from pipeline.engine import Engine
 from pipeline.metrics import ELBO_TERMS, StepMeter
-from pipeline.step import train_step
+from pipeline.training.engine import Engine
+from pipeline.training.step import train_step
 from vdm_core.ema import ema_decay, ema_start, ema_update
 
 MORE = 2

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.build import build_vdm, check_model
 from pipeline.errors import InputError
-from pipeline.export import CARD, WEIGHTS, ModelCard, export_bytes, load_model
+from pipeline.model.build import build_vdm, check_model
+from pipeline.model.export import CARD, WEIGHTS, ModelCard, export_bytes, load_model
 from pipeline.storage import open_storage
 
 SHAPE = (1, 8, 8)

@@ -6,7 +6,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from pipeline.config.train import ClusterConfig
 from pipeline.errors import InputError
-from pipeline.worker import TrainJob, train_worker
+from pipeline.training.worker import TrainJob, train_worker
 
 
 def check_resources(cluster: ClusterConfig) -> None:

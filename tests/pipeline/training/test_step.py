@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pipeline.step import StepSettings, training_draws
+from pipeline.training.step import StepSettings, training_draws
 from vdm_core.records import Batch
 
 CPU = torch.device("cpu")

@@ -20,8 +20,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from pipeline.config.train import TrainConfig
-from pipeline.deepspeed_json import deepspeed_json
-from pipeline.optimizer import adamw, learning_rate_scale
+from pipeline.training.deepspeed_json import deepspeed_json
+from pipeline.training.optimizer import adamw, learning_rate_scale
 from vdm_core import VDM
 from vdm_core.records import ElboTerms, SchedulePoint
 

@@ -15,10 +15,10 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from pipeline.build import build_vdm
 from pipeline.config.base import ConfigModel
 from pipeline.config.model import ModelConfig
 from pipeline.errors import InputError
+from pipeline.model.build import build_vdm
 from pipeline.storage import Location
 from vdm_core import VDM
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.build import build_vdm
-from pipeline.optimizer import adamw, learning_rate_scale, parameter_groups
+from pipeline.model.build import build_vdm
+from pipeline.training.optimizer import adamw, learning_rate_scale, parameter_groups
 
 
 @pytest.mark.parametrize("kind", ["linear", "monotone"])

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.deepspeed_json import deepspeed_json
 from pipeline.errors import InputError
+from pipeline.training.deepspeed_json import deepspeed_json
 
 
 def test_complete_without_a_user_part(tiny: Any) -> None:

@@ -11,17 +11,17 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline import checkpoint
-from pipeline.build import build_vdm
-from pipeline.checkpoint import Progress
 from pipeline.config.train import TrainConfig
 from pipeline.data.stream import TrainingStream
-from pipeline.engine import Engine
-from pipeline.export import ModelCard
 from pipeline.metrics import Speed, progress_line
+from pipeline.model.build import build_vdm
+from pipeline.model.export import ModelCard
 from pipeline.plots import image_grid, schedule_figure
 from pipeline.storage import Location
 from pipeline.tracking import Tracker
+from pipeline.training import checkpoint
+from pipeline.training.checkpoint import Progress
+from pipeline.training.engine import Engine
 from vdm_core import VDM, sample
 
 Report = Callable[[dict[str, float], Path, str], None]

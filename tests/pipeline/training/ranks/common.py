@@ -8,11 +8,11 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from pipeline.build import build_vdm
 from pipeline.config.train import TrainConfig
-from pipeline.engine import Engine
-from pipeline.optimizer import adamw, learning_rate_scale
-from pipeline.step import StepSettings, training_draws
+from pipeline.model.build import build_vdm
+from pipeline.training.engine import Engine
+from pipeline.training.optimizer import adamw, learning_rate_scale
+from pipeline.training.step import StepSettings, training_draws
 from vdm_core import VDM
 from vdm_core.decoder import radius
 from vdm_core.ema import ema_decay, ema_start, ema_update

@@ -1,7 +1,7 @@
 """Checkpoints: written on every rank, committed by a last small file, verified on load.
 
 Ray's own list of checkpoints is not used to resume: it is updated every two seconds, and a full
-disk empties it. `pipeline.checkpoint_record` says what a checkpoint consists of.
+disk empties it. `pipeline.training.checkpoint_record` says what a checkpoint consists of.
 """
 
 import hashlib
@@ -18,11 +18,11 @@ from ray.train import Checkpoint
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pipeline.checkpoint_record import COMMIT, CheckpointRecord, FileRecord, committed
-from pipeline.engine import Engine
 from pipeline.errors import InputError
-from pipeline.export import WEIGHTS, ModelCard, export_bytes
+from pipeline.model.export import WEIGHTS, ModelCard, export_bytes
 from pipeline.storage import Location
+from pipeline.training.checkpoint_record import COMMIT, CheckpointRecord, FileRecord, committed
+from pipeline.training.engine import Engine
 
 DEEPSPEED = "deepspeed"
 Upload = Callable[[Path, str], None]

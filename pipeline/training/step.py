@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pipeline.engine import Engine
 from pipeline.metrics import StepMeter
+from pipeline.training.engine import Engine
 from vdm_core.records import Batch
 from vdm_core.rng import Purpose, normal, stratified_times, uniform
 

@@ -3,17 +3,17 @@
 import os
 from dataclasses import dataclass
 
-from pipeline.build import check_model
-from pipeline.checkpoint_record import committed
 from pipeline.config.train import TrainConfig
 from pipeline.data.dataset import open_dataset
 from pipeline.data.manifest import DatasetInfo
-from pipeline.deepspeed_json import deepspeed_json
 from pipeline.errors import InputError
-from pipeline.run_record import RunRecord, check_same_run, read_run
+from pipeline.model.build import check_model
 from pipeline.storage import Location, open_storage
 from pipeline.submitted import check_submitted_paths
 from pipeline.tracking import store_uri
+from pipeline.training.checkpoint_record import committed
+from pipeline.training.deepspeed_json import deepspeed_json
+from pipeline.training.run_record import RunRecord, check_same_run, read_run
 
 RAY_SNAPSHOT = "checkpoint_manager_snapshot.json"
 

@@ -1,0 +1,1 @@
+"""From a configuration to a VDM, and from a trained one to files."""
