@@ -49,6 +49,4 @@ def _short(values: tuple[float, ...] | None) -> str:
 
 
 if __name__ == "__main__":
-    raise SystemExit(
-        run(PrepareConfig, main, plan=plan_text, description=__doc__)
-    )
+    raise SystemExit(run(PrepareConfig, main, plan=plan_text, description=__doc__))

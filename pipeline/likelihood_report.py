@@ -1,0 +1,85 @@
+"""The result of an evaluation for people: a table, and a picture."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from pipeline.config.base import ConfigModel
+from pipeline.evaluate import BoundSummary, ImageTerms, bits_per_dim
+from pipeline.metrics import ELBO_TERMS, Scalar
+
+_BLUE, _GREY = "#2a6fb0", "#8a8a8a"
+
+
+class LikelihoodReport(ConfigModel):
+    """A split's bound with all that a bits/dim must be read with: `likelihood.json`."""
+
+    bound: BoundSummary  # bits/dim
+    iid_pixel_bits_per_dim: float | None  # cross-entropy of the split under a pixel histogram
+    steps: int | None  # T; null is continuous time
+    conditional: bool  # on the image's label
+    draws: int  # times and noises per image
+    split: str
+    model: str
+    data: str
+    request: dict[str, Scalar]  # what the figures depend on: equal requests, equal figures
+
+
+def time_text(steps: int | None) -> str:
+    """In which time a bound holds."""
+    return "continuous time" if steps is None else f"T = {steps}"
+
+
+def report_text(report: LikelihoodReport) -> str:
+    """A small table; bits/dim with its standard error first, and the T it holds for."""
+    bound = report.bound
+    condition = "conditional on the label" if report.conditional else "unconditional"
+    lines = [
+        f"{report.split}: {bound.images:,} images, each once, draws per image: {report.draws}",
+        f"  bound           {bound.bits_per_dim:8.4f} ± {bound.standard_error:.4f} bits/dim"
+        f"   {time_text(report.steps)}, {condition}",
+        *(f"  {term:<15} {getattr(bound, term):8.4f}" for term in ELBO_TERMS),
+    ]
+    if report.iid_pixel_bits_per_dim is not None:
+        lines.append(
+            f"  {'compare':<15} {report.iid_pixel_bits_per_dim:8.4f}            bits/dim"
+            "   the best i.i.d.-pixel model"
+        )
+    return "\n".join([*lines, f"  model           {report.model}"])
+
+
+def likelihood_figure(
+    results: Sequence[ImageTerms], dims: int, class_names: Sequence[str], iid_bits: float | None
+) -> Figure:
+    """Histogram of the images' bounds in bits/dim and, with labels, each class's mean ± 2 s.e."""
+    totals = bits_per_dim(results, dims).sum(1).numpy()
+    labels = np.array([-1 if result.label is None else result.label for result in results])
+    shown = sorted(set(labels.tolist()) - {-1})
+    figure = Figure(figsize=(12 if shown else 6.5, 4.2), layout="constrained")
+    panels = figure.subplots(1, 2 if shown else 1, squeeze=False)[0]
+    panels[0].hist(totals, bins=40, color=_BLUE, alpha=0.8)
+    panels[0].axvline(totals.mean(), color="black", linestyle="--", linewidth=1, label="mean")
+    if iid_bits is not None:
+        panels[0].axvline(iid_bits, color=_GREY, linewidth=1.5, label="i.i.d. pixels, mean")
+    panels[0].set(title=f"Bound of {len(totals):,} images", xlabel="bits/dim", ylabel="images")
+    panels[0].legend(frameon=False)
+    if shown:
+        groups = [totals[labels == label] for label in shown]
+        errors = [2 * _standard_error(group) for group in groups]
+        names = [class_names[label] if class_names else str(label) for label in shown]
+        means = [group.mean() for group in groups]
+        panels[1].errorbar(means, names, xerr=errors, fmt="o", color=_BLUE, capsize=3)
+        panels[1].invert_yaxis()
+        panels[1].set(title="Mean of each class ± 2 standard errors", xlabel="bits/dim")
+    for panel in panels:
+        panel.grid(color="#dddddd", linewidth=0.7)
+        panel.set_axisbelow(True)
+        panel.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def _standard_error(values: NDArray[np.float64]) -> float:
+    """Of the mean; 0 for a single value, whose spread nobody knows."""
+    return float(values.std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else 0.0

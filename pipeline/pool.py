@@ -1,0 +1,137 @@
+"""Work shared by a pool of actors, through Ray Data: one task in, its rows out, in any order."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import ray
+import ray.data
+
+from pipeline.config.sample import PoolConfig
+from pipeline.errors import InputError
+from pipeline.metrics import duration_text
+
+log = logging.getLogger(__name__)
+Row = dict[str, Any]
+
+
+class Worker(Protocol):
+    """What lives in an actor: made once from the arguments, then called for each task."""
+
+    def __call__(self, task: Row) -> list[Row]: ...
+
+
+_REFUSED = "refused_input"
+
+
+class _Guarded:
+    """A worker whose InputError comes back as a row: Ray would hand on its text alone."""
+
+    def __init__(self, worker: Callable[..., Worker], arguments: tuple[Any, ...]) -> None:
+        self._worker: Worker | None = None
+        self._make = worker, arguments
+
+    def __call__(self, task: Row) -> list[Row]:
+        try:
+            if self._worker is None:
+                worker, arguments = self._make
+                self._worker = worker(*arguments)
+            return self._worker(task)
+        except InputError as error:
+            return [{_REFUSED: str(error)}]
+
+
+def run_tasks(
+    tasks: Sequence[Row],
+    worker: Callable[..., Worker],
+    arguments: tuple[Any, ...],
+    pool: PoolConfig,
+) -> Iterator[list[Row]]:
+    """Yield what `worker(*arguments)` makes of each task, one task at a time, as they finish.
+
+    Ray Data places the actors, restarts those that die and gives their tasks to others. Tasks and
+    rows hold numbers and text. Another exception of a worker than InputError is raised here as
+    Ray's, with the worker's traceback.
+
+    Raises:
+        InputError: the cluster can never hold one actor, or a worker raised it.
+    """
+    check_pool(pool, [node["Resources"] for node in ray.nodes() if node["Alive"]])
+    data = ray.data.from_items(list(tasks), override_num_blocks=len(tasks))
+    _quieten()
+    results = data.flat_map(
+        _Guarded,
+        fn_constructor_args=(worker, arguments),
+        compute=ray.data.ActorPoolStrategy(size=min(pool.actors, len(tasks))),
+        num_cpus=pool.cpus_per_actor,
+        num_gpus=pool.gpus_per_actor or None,
+    )
+    for block in results.iter_batches(batch_size=None, batch_format="pyarrow"):
+        rows = block.to_pylist()
+        for row in rows:
+            if _REFUSED in row:
+                raise InputError(row[_REFUSED])
+        yield rows
+
+
+def check_pool(pool: PoolConfig, nodes: Sequence[Mapping[str, float]]) -> None:
+    """Refuse an actor that fits on none of the `nodes`; room for fewer actors only takes longer.
+
+    Raises:
+        InputError: names what is asked for and the most that a node has.
+    """
+    for kind, each in (("CPU", pool.cpus_per_actor), ("GPU", pool.gpus_per_actor)):
+        most = max(node.get(kind, 0) for node in nodes)
+        if each > most:
+            field = f"pool.{kind.lower()}s_per_actor"
+            raise InputError(
+                f"{field} is {each:g} but no node of the cluster has more than {most:g} {kind}s; "
+                f"lower {field} or add nodes"
+            )
+
+
+def _quieten() -> None:
+    """Leave the terminal to our own lines; Ray Data's go on to its log file."""
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # it warns of that
+    for handler in logging.getLogger("ray.data").handlers:
+        if isinstance(handler, logging.StreamHandler):
+            handler.setLevel(logging.WARNING)
+
+
+class ProgressLog:
+    """Lines with rate and time left, at most one in `period` seconds.
+
+    The clock starts with the first result: what came before is the start of the actors.
+    """
+
+    def __init__(
+        self,
+        total: int,
+        unit: str,
+        period: float = 5.0,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.total, self.unit, self.period = total, unit, period
+        self.done = 0
+        self._clock = clock
+        self._first: tuple[float, int] | None = None
+        self._next = 0.0
+
+    def add(self, count: int) -> None:
+        """Count finished units."""
+        self.done += count
+        now = self._clock()
+        if self._first is None:
+            self._first, self._next = (now, self.done), now + self.period
+            log.info("%d/%d %s", self.done, self.total, self.unit)
+        elif now >= self._next or self.done == self.total:
+            self._next = now + self.period
+            start, before = self._first
+            rate = (self.done - before) / max(now - start, 1e-9)
+            left = duration_text((self.total - self.done) / rate)
+            log.info(
+                "%d/%d %s  %.1f %s/s  %s left",
+                self.done, self.total, self.unit, rate, self.unit, left,
+            )  # fmt: skip

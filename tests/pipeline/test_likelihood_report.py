@@ -1,0 +1,53 @@
+"""What people read of an evaluation: the table and the picture show the numbers they stand for."""
+
+import pytest
+
+from pipeline.evaluate import BoundSummary, ImageTerms
+from pipeline.likelihood_report import LikelihoodReport, likelihood_figure, report_text
+
+BOUND = BoundSummary(1000, 3.14159, 0.0271, 0.01, 0.002, 3.1296)
+
+
+def report(**changes) -> LikelihoodReport:
+    fields = {
+        "bound": BOUND, "iid_pixel_bits_per_dim": 4.8912, "steps": None, "conditional": True,
+        "draws": 8, "split": "test", "model": "/m", "data": "/d", "request": {"seed": 0},
+    }  # fmt: skip
+    return LikelihoodReport(**(fields | changes))
+
+
+def test_the_table_has_the_bound_its_error_its_terms_and_what_it_holds_for():
+    text = report_text(report())
+    first, bound = text.splitlines()[:2]
+    assert first == "test: 1,000 images, each once, draws per image: 8"
+    assert "3.1416 ± 0.0271 bits/dim" in bound
+    assert "continuous time, conditional on the label" in bound
+    for shown in ("reconstruction    0.0100", "prior             0.0020", "4.8912", "/m"):
+        assert shown in text
+
+
+def test_the_table_names_the_number_of_steps_and_does_without_a_baseline():
+    text = report_text(report(steps=1000, conditional=False, iid_pixel_bits_per_dim=None))
+    assert "T = 1000, unconditional" in text
+    assert "i.i.d." not in text
+
+
+def test_a_report_survives_its_journey_through_json():
+    before = report()
+    assert LikelihoodReport.model_validate_json(before.model_dump_json()) == before
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_the_picture_shows_the_mean_of_each_class(labelled):
+    results = [
+        ImageTerms(i, str(i), i % 2 if labelled else None, 0.0, 0.0, float(10 + i % 2))
+        for i in range(10)
+    ]
+    figure = likelihood_figure(results, dims=8, class_names=("cat", "dog"), iid_bits=2.0)
+    assert len(figure.axes) == (2 if labelled else 1)
+    assert sum(bar.get_height() for bar in figure.axes[0].patches) == 10
+    if labelled:
+        dots = figure.axes[1].lines[0].get_xdata()
+        assert list(dots) == pytest.approx([10 / (8 * 0.693147), 11 / (8 * 0.693147)], rel=1e-5)
+        names = [label.get_text() for label in figure.axes[1].get_yticklabels()]
+        assert names == ["cat", "dog"]
