@@ -46,9 +46,9 @@ class Location:
         """The URL or path, for messages."""
         return self.url
 
-    def __reduce__(self) -> tuple[Callable[[str], Location], tuple[str]]:
-        """Travel as a URL: credentials stay at home, and the other process uses its own."""
-        return open_storage, (self.url,)
+    def __reduce__(self) -> tuple[Callable[[str, str], Location], tuple[str, str]]:
+        """Travel without the client: credentials stay at home, the other process uses its own."""
+        return _reopened, (self.path, self.url)
 
     @property
     def is_local(self) -> bool:
@@ -147,7 +147,8 @@ class Location:
             raise
         except OSError as error:
             raise InputError(
-                f"cannot reach {self}: {error}; check the address, network and credentials"
+                f"cannot reach {self}: {error}; "
+                "check the address, network, permissions and credentials"
             ) from error
 
     def _sizes_of(self, paths: list[str]) -> list[int | None]:
@@ -165,6 +166,13 @@ class Location:
             found = self.filesystem.get_file_info(selector)
         prefix = len(self.path.rstrip("/")) + 1
         return dict(sorted((f.path[prefix:], f.size) for f in found if f.type == kind))
+
+
+def _reopened(path: str, url: str) -> Location:
+    scheme, separator, _ = url.partition("://")
+    if not separator or scheme == "file":
+        return Location(fs.LocalFileSystem(), path, url)
+    return Location(open_bucket(f"{scheme}://{path.partition('/')[0]}")[0], path, url)
 
 
 def is_temporary(name: str) -> bool:
@@ -190,6 +198,7 @@ def open_storage(url_or_path: str) -> Location:
     if scheme != "file":
         return Location(*open_bucket(url), url)
     try:
-        return Location(*fs.FileSystem.from_uri(url), url)
+        filesystem, path = fs.FileSystem.from_uri(url)
     except ValueError as error:
         raise InputError(f"{url}: {error}; write file:///folder") from error
+    return Location(filesystem, path, url)

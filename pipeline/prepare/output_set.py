@@ -23,7 +23,7 @@ PICTURE = "dataset.png"
 BAD_IMAGES = "bad_images.jsonl"
 _TAR_BYTES_PER_SAMPLE = 2048  # headers and padding
 # What may differ between two configurations of the same set.
-_NOT_IN_RECIPE = {"root", "output", "splits", "overwrite", "pool"}
+_NOT_IN_RECIPE = {"root", "output", "splits", "overwrite", "pool", "max_bad_fraction"}
 
 
 def recipe(config: PrepareConfig, split: str) -> str:
@@ -73,6 +73,12 @@ def begin_packing(work: WorkFolder, found: Surveyed) -> None:
         shard = name.startswith("shard-") and name.endswith(".tar") and name not in ours
         if shard or is_temporary(name) or name in (MANIFEST, PICTURE, BAD_IMAGES):
             (folder / name).delete()
+
+
+def begin_indexing(folder: Location) -> None:
+    """Take away what an older index said; the shards are not ours."""
+    for name in (DATASET, PICTURE, BAD_IMAGES):
+        (folder / name).delete()
 
 
 def report_bad(folder: Location, bad: Sequence[BadImage]) -> None:

@@ -16,7 +16,7 @@ from pipeline.data.order import permutation
 from pipeline.data.writer import ShardSample, write_shard
 from pipeline.prepare.image_policy import ImagePolicy, encoded
 from pipeline.prepare.source_survey import Surveyed
-from pipeline.prepare.sources.base import Source
+from pipeline.prepare.sources.base import Source, read_ahead
 from pipeline.prepare.tasks import Work, run_all
 from pipeline.prepare.work_folder import Packed, WorkFolder
 from pipeline.progress import Progress
@@ -91,8 +91,8 @@ class Packer:
         return self._work.finish(task, rows)
 
     def _samples(self, task: int) -> Iterator[ShardSample]:
-        for chunk in self._plan.pools[task]:
-            for row, sample in enumerate(self._source.read(chunk)):
+        for chunk, samples in read_ahead(self._source, self._plan.pools[task]):
+            for row, sample in enumerate(samples):
                 if (chunk, row) not in self._plan.left_out:
                     image, extension = encoded(sample, self._policy)
                     yield ShardSample(sample.key, image, extension, sample.label)

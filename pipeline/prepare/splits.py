@@ -15,6 +15,7 @@ from pipeline.data.writer import finish_dataset
 from pipeline.errors import InputError
 from pipeline.prepare.image_policy import ImagePolicy
 from pipeline.prepare.output_set import (
+    begin_indexing,
     begin_packing,
     check_space,
     complete,
@@ -29,6 +30,7 @@ from pipeline.prepare.survey import Survey
 from pipeline.prepare.tar_index import index_tars
 from pipeline.prepare.work_folder import WorkFolder
 from pipeline.storage import Location, open_storage
+from pipeline.submitted import check_submitted_paths
 
 
 class Packing(NamedTuple):
@@ -77,6 +79,7 @@ class PreparePlan:
 
 def plan_prepare(config: PrepareConfig) -> PreparePlan:
     """Check outputs and inputs, down to every image; write nothing. Raises InputError."""
+    check_submitted_paths(config, "output")
     folders = {split: open_storage(config.path(config.output)) / split for split in config.splits}
     finished = {
         split: open_dataset(folder.url)
@@ -107,6 +110,8 @@ def prepare(plan: PreparePlan) -> dict[str, ShardedDataset]:
             source, policy, surveyed, work = found.packing
             begin_packing(work, surveyed)
             rows = pack(source, surveyed, work, plan.config, policy)
+        else:
+            begin_indexing(folder)
         report_bad(folder, found.survey.bad)
         finish_dataset(folder, rows, _info(plan.config, split, found, classes))
         written[split] = open_dataset(folder.url)

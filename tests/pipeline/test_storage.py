@@ -80,6 +80,9 @@ def test_an_object_store_is_named_without_touching_the_network() -> None:
 
 
 def test_a_location_travels_to_workers(tmp_path: Path) -> None:
-    (tmp_path / "x").write_bytes(b"1")
-    copy: Location = pickle.loads(pickle.dumps(open_storage(str(tmp_path)) / "x"))  # noqa: S301
-    assert copy.read_bytes() == b"1"
+    (tmp_path / "x 1%20?#").write_bytes(b"1")
+    for folder in (str(tmp_path), f"file://{tmp_path}"):
+        place = open_storage(folder) / "x 1%20?#"
+        copy: Location = pickle.loads(pickle.dumps(place))  # noqa: S301
+        assert copy.read_bytes() == b"1"
+        assert str(copy) == str(place)

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from typing import NamedTuple, Protocol
 
 from pipeline.data.decode import Pixels
+
+_SAMPLES_AHEAD = 16
 
 
 class SourceSample(NamedTuple):
@@ -46,3 +52,27 @@ class Source(Protocol):
     def read(self, chunk: int) -> list[SourceSample]:
         """The samples of one chunk. Raises InputError where it cannot be read."""
         ...
+
+
+def read_ahead(source: Source, chunks: Iterable[int]) -> Iterator[tuple[int, list[SourceSample]]]:
+    """Each chunk with its samples, in the given order.
+
+    The next chunks are being read meanwhile, because object stores answer slowly but many at once:
+    sixteen where a chunk is a single image, two where chunks are large. Raises InputError as
+    `source.read`.
+    """
+    ahead = max(2, _SAMPLES_AHEAD * source.chunks // source.samples)
+    waiting = iter(chunks)
+    with ThreadPoolExecutor(ahead) as threads:
+
+        def start(chunk: int) -> tuple[int, Future[list[SourceSample]]]:
+            return chunk, threads.submit(source.read, chunk)
+
+        reading = deque(start(chunk) for chunk in islice(waiting, ahead))
+        try:
+            while reading:
+                chunk, samples = reading.popleft()
+                yield chunk, samples.result()
+                reading.extend(start(chunk) for chunk in islice(waiting, 1))
+        finally:
+            threads.shutdown(cancel_futures=True)
