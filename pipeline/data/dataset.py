@@ -22,10 +22,16 @@ _PARALLEL_READS = 8
 
 
 class ShardBlock(NamedTuple):
-    """A block and the shard it lies in."""
+    """A block, the shard it lies in, and which of its samples are used."""
 
     shard: str
     block: Block
+    kept: tuple[int, ...] | None = None  # rows within the block, ascending; None is all
+
+    @property
+    def samples(self) -> int:
+        """How many are used."""
+        return self.block.samples if self.kept is None else len(self.kept)
 
 
 @dataclass(frozen=True)
@@ -33,23 +39,16 @@ class ShardedDataset:
     """Description, manifest and place of a dataset."""
 
     info: DatasetInfo
+    folder: Location  # of the manifest
     shards_at: Location
     rows: tuple[ShardRow, ...]
     blocks: tuple[ShardBlock, ...]  # of all shards, in manifest order
+    label_counts: tuple[int, ...]  # samples of each class; empty when unlabelled
 
     @property
     def block_samples(self) -> NDArray[np.int64]:
         """Samples in each block, (blocks,)."""
-        return np.array([b.block.samples for b in self.blocks], dtype=np.int64)
-
-    @property
-    def label_counts(self) -> tuple[int, ...]:
-        """Samples of each class, (classes,); empty when unlabelled."""
-        counts = [0] * (self.info.classes or 0)
-        for row in self.rows:
-            for label, samples in row.label_counts:
-                counts[label] += samples
-        return tuple(counts)
+        return np.array([block.samples for block in self.blocks], dtype=np.int64)
 
     def read_blocks(self, indices: Sequence[int]) -> list[list[Record | SampleError]]:
         """The encoded samples of each named block, in order; a SampleError for each lost one.
@@ -60,17 +59,19 @@ class ShardedDataset:
         return [self._parse(index, data) for index, data in zip(indices, pieces, strict=True)]
 
     def _fetch(self, index: int) -> bytes | OSError:
-        shard, block = self.blocks[index]
+        shard, block, _ = self.blocks[index]
         try:
             return (self.shards_at / shard).read_range(block.offset, block.bytes)
         except OSError as error:
             return error
 
     def _parse(self, index: int, data: bytes | OSError) -> list[Record | SampleError]:
-        shard, block = self.blocks[index]
+        shard, block, kept = self.blocks[index]
         if isinstance(data, OSError):
-            return damaged(block, str(data), shard, Defect.UNREADABLE_SHARD)
-        return parse_block(data, block, shard)
+            entries = damaged(block, str(data), shard, Defect.UNREADABLE_SHARD)
+        else:
+            entries = parse_block(data, block, shard)
+        return entries if kept is None else [entries[row] for row in kept]
 
 
 @cache
@@ -96,7 +97,15 @@ def open_dataset(url_or_path: str) -> ShardedDataset:
             f"{folder}: manifest and dataset.json disagree on the number of samples; "
             "run jobs.prepare again with overwrite=true"
         )
-    return ShardedDataset(info, shards_at, rows, blocks)
+    return ShardedDataset(info, folder, shards_at, rows, blocks, _label_counts(info, rows))
+
+
+def _label_counts(info: DatasetInfo, rows: tuple[ShardRow, ...]) -> tuple[int, ...]:
+    counts = [0] * (info.classes or 0)
+    for row in rows:
+        for label, samples in row.label_counts:
+            counts[label] += samples
+    return tuple(counts)
 
 
 def _check_sizes(shards_at: Location, rows: tuple[ShardRow, ...]) -> None:

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Generator, Iterator
 from dataclasses import replace
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,11 +23,24 @@ from pipeline.data.faults import Faults, Policy
 from pipeline.data.loaders import loaded
 from pipeline.data.prefetch import Prefetch
 from pipeline.data.source import Cut, Decoded, Source
-from pipeline.data.transform import NO_TRANSFORM, centred, seen_size
+from pipeline.data.transform import NO_TRANSFORM, centred, seen_shape
 from pipeline.errors import InputError
 from vdm_core.records import Batch
 
 __all__ = ["ShardedDataset", "TrainingStream", "iterate_once", "open_dataset"]
+
+
+class EpochPlace(NamedTuple):
+    """A place in the training sequence, counted in passes over the data."""
+
+    epoch: int  # whole passes before it
+    seen: int  # samples of the current pass before it
+    samples: int  # of a pass
+
+    @property
+    def epochs(self) -> float:
+        """Passes, with the fraction of the current one."""
+        return self.epoch + self.seen / self.samples
 
 
 class TrainingStream:
@@ -73,6 +87,11 @@ class TrainingStream:
     def bad_samples(self) -> Counter[str]:
         """Bad samples met so far, by defect (a copy)."""
         return Counter(self.faults.counts)
+
+    def epoch_at(self, index: int) -> EpochPlace:
+        """Where global sample index `index` stands, which is also what has been seen before it."""
+        samples = self._source.dataset.info.samples
+        return EpochPlace(*divmod(index, samples), samples)
 
     def __iter__(self) -> Iterator[Batch]:
         """The batches from `start` on; a new loop begins there again."""
@@ -139,11 +158,12 @@ def iterate_once(
             f"the dataset has {dataset.info.samples}"
         )
     faults = Faults(on_bad_sample, max_bad_fraction)
-    info, size = dataset.info, seen_size(transform, dataset.info.shape)
+    info = dataset.info
+    channels, height, width = seen_shape(transform, info.shape)
     entries = _entries(dataset, start, stop)
     for first in range(start, stop, batch_size):
         indices = range(first, min(first + batch_size, stop))
-        images = np.empty((len(indices), *size), np.uint8)
+        images = np.empty((len(indices), height, width, channels), np.uint8)
         some = list(itertools.islice(entries, len(indices)))
         finish = partial(centred, side=transform.crop) if transform.crop else None
         rows = fill(images, some, info, transform, finish)
@@ -153,7 +173,7 @@ def iterate_once(
 def _entries(dataset: ShardedDataset, start: int, stop: int) -> Iterator[Entry]:
     ends = np.cumsum(dataset.block_samples)
     for block in range(len(ends)):
-        first = int(ends[block]) - dataset.blocks[block].block.samples
+        first = int(ends[block]) - dataset.blocks[block].samples
         if ends[block] > start and first < stop:
             (entries,) = dataset.read_blocks([block])
             yield from entries[max(0, start - first) : stop - first]

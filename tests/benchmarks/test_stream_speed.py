@@ -1,7 +1,7 @@
 """Samples per CPU-second of the stream, beside plain webdataset with Pillow.
 
-Every side reads the same shards, from the page cache, and hands over batches of 64 torch images
-with labels; ours shuffles in windows, checks CRC-32 and knows its position too. The sides alternate
+Every side reads the same shards, from the page cache, and hands over batches of 64 images with
+labels; ours shuffles in windows, checks CRC-32 and knows its position too. The sides alternate
 in one process, on one core; medians of CPU time are compared. Quick decoders need the extra `fast`.
 
     OMP_NUM_THREADS=1 python -m pytest tests/benchmarks/test_stream_speed.py -m benchmark -s
@@ -10,6 +10,7 @@ CIFAR-10 and photos are read from ../shared/data. Without the first, padded Fash
 repository takes its place; without the second, the JPEG rows are skipped.
 """
 
+import gc
 import gzip
 import io
 import itertools
@@ -25,7 +26,6 @@ import pytest
 import torch
 import webdataset as wds
 from PIL import Image
-from torch.utils.data import default_collate
 
 from pipeline.data.dataset import ShardedDataset, open_dataset
 from pipeline.data.decode_fast import decode_fast
@@ -112,8 +112,7 @@ def webdataset_batches(dataset: ShardedDataset, fast: bool) -> Iterator[Any]:
         decoded = stream.decode(wds.handle_extension("png jpg webp", decode_fast))
     else:
         decoded = stream.decode("rgb8")
-    samples = decoded.to_tuple("png;jpg;webp", "cls").map_tuple(torch.from_numpy, None)
-    return iter(samples.batched(BATCH, collation_fn=default_collate, partial=False))
+    return iter(decoded.to_tuple("png;jpg;webp", "cls").batched(BATCH, partial=False))
 
 
 def stream_of(dataset: ShardedDataset, **changes: Any) -> TrainingStream:
@@ -131,6 +130,8 @@ def decoded_alone(pictures: Sequence[bytes]) -> Iterator[Any]:
 
 
 def cpu_seconds(side: Side, batches: int) -> float:
+    gc.collect()
+    gc.freeze()  # no side pays for the objects of another, or of imported libraries
     start = time.process_time()
     assert sum(1 for _ in itertools.islice(side(), batches)) == batches
     return time.process_time() - start
@@ -166,3 +167,39 @@ def test_samples_per_cpu_second(kind: str, tmp_path: Path) -> None:
     for name, median in medians.items():
         ratio = medians["webdataset + Pillow"] / median
         print(f"  {name:28s}{batches * BATCH / median:10,.0f}{ratio:8.2f}")
+
+
+def wall_seconds(batches: Iterator[Any], count: int) -> float:
+    start = time.perf_counter()
+    assert sum(1 for _ in itertools.islice(batches, count)) == count
+    return time.perf_counter() - start
+
+
+def test_loader_processes(tmp_path: Path) -> None:
+    """Prints images per second of wall time for one and two processes, in steady state."""
+    dataset = dataset_of("256 px JPEG", tmp_path)
+    speeds: dict[int, list[float]] = {1: [], 2: []}
+    for _ in range(3):
+        for processes, found in speeds.items():
+            stream = stream_of(dataset, loader_workers=processes, shuffle_window=128)
+            batches = iter(stream)
+            next(batches)  # the processes have started
+            wall_seconds(batches, 6)
+            found.append(20 * BATCH / wall_seconds(batches, 20))
+            stream.close()
+    one, two = (statistics.median(found) for found in speeds.values())
+    print(f"\nloader processes, 256 px JPEG: one {one:,.0f} images/s, two {two:,.0f}", end="")
+    print(f": {two / one:.2f} times")
+
+
+def test_time_to_the_first_batch_after_a_resumption(tmp_path: Path) -> None:
+    """Prints it for a fresh start and for one deep in the tenth epoch."""
+    dataset = dataset_of("32 px PNG", tmp_path)
+    deep = (9 * dataset.info.samples + dataset.info.samples // 2) // BATCH * BATCH
+    times: dict[int, list[float]] = {0: [], deep: []}
+    for _ in range(2 * ROUNDS):
+        for start, found in times.items():
+            found.append(wall_seconds(iter(stream_of(dataset, start=start)), 1))
+    fresh, resumed = (statistics.median(found) * 1e3 for found in times.values())
+    print(f"\nfirst batch: fresh {fresh:.1f} ms, deep in an epoch {resumed:.1f} ms", end="")
+    print(f": {resumed / fresh:.2f} times")

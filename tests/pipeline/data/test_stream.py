@@ -85,6 +85,41 @@ def test_any_workers_micro_batches_and_restarts_give_the_same_global_batches(
             assert whole[index] == number
 
 
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    samples=st.integers(1, 40),
+    lanes=st.integers(1, 7),
+    kills=st.lists(st.integers(1, 4), min_size=2, max_size=2),
+)
+def test_a_run_that_goes_from_two_workers_to_one_to_four_sees_what_an_undisturbed_one_sees(
+    make_dataset: MakeDataset, samples: int, lanes: int, kills: list[int]
+) -> None:
+    """Also with fewer samples than a batch holds, and lanes that no worker count divides."""
+    dataset = make_dataset([samples], block_samples=3)
+    order = {"lanes": lanes, "shuffle_window": 5}
+    whole = by_index(take(iter(stream(dataset, **order)), sum(kills) + 2))
+    seen: dict[int, int] = {}
+    done = 0
+    for world_size, steps in zip((2, 1, 4), (*kills, 2), strict=True):
+        for rank in range(world_size):
+            cut = {"rank": rank, "world_size": world_size, "micro_batch": 3, "start": 12 * done}
+            worker = stream(dataset, **cut, **order)
+            batches = take(iter(worker), steps * 12 // world_size // 3)
+            for index, number in by_index(batches).items():
+                assert index not in seen
+                seen[index] = number
+        done += steps
+    assert seen == whole
+
+
+def test_the_epoch_of_a_place_counts_passes_over_the_data(make_dataset: MakeDataset) -> None:
+    place = stream(make_dataset([20])).epoch_at(3 * 20 + 5)
+    assert place == (3, 5, 20)
+    assert place.epochs == 3.25
+
+
 def test_a_batch_has_what_its_record_promises(make_dataset: MakeDataset) -> None:
     batch = next(iter(stream(make_dataset([20, 10]))))
     assert batch.images.dtype == torch.uint8

@@ -1,0 +1,56 @@
+"""The lanes of a training sequence, read window by window."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+
+from pipeline.data.collate import Entry
+from pipeline.data.dataset import ShardedDataset
+from pipeline.data.order import SampleOrder, Window
+
+
+class LaneReader:
+    """Encoded samples by global index. Keeps one window a lane; a jump reads anew."""
+
+    def __init__(self, dataset: ShardedDataset, order: SampleOrder) -> None:
+        """Nothing is read yet."""
+        self._order = order
+        self._lanes = defaultdict[int, _Lane](lambda: _Lane(dataset, order))
+
+    def entries(self, indices: Sequence[int]) -> list[Entry]:
+        """The samples of `indices`, each a Record or what is wrong with it."""
+        slots = self._order.slots(np.array(indices, dtype=np.int64))
+        return [
+            self._lanes[lane].entry((epoch, lane, window), row)
+            for epoch, lane, window, row in zip(*(part.tolist() for part in slots), strict=True)
+        ]
+
+
+class _Lane:
+    """The encoded samples of one lane's current window, in the order served."""
+
+    def __init__(self, dataset: ShardedDataset, order: SampleOrder) -> None:
+        self._dataset, self._order = dataset, order
+        self._at = (-1, -1, -1)
+        self._blocks: dict[int, list[Entry]] = {}
+        self._served: list[Entry] = []
+
+    def entry(self, at: tuple[int, int, int], row: int) -> Entry:
+        """The sample in `row` of window `at`; reads the window's blocks when a new one begins."""
+        if self._at != at:
+            window = self._order.window(*at)
+            self._blocks = self._read(window)
+            pairs = zip(window.blocks.tolist(), window.rows.tolist(), strict=True)
+            self._served = [self._blocks[block][row] for block, row in pairs]
+            self._at = at
+        return self._served[row]
+
+    def _read(self, window: Window) -> dict[int, list[Entry]]:
+        """The blocks of `window`; the one that the last window shares with it is kept."""
+        needed: list[int] = np.unique(window.blocks).tolist()
+        missing = [block for block in needed if block not in self._blocks]
+        read = dict(zip(missing, self._dataset.read_blocks(missing), strict=True))
+        return {block: read.get(block) or self._blocks[block] for block in needed}

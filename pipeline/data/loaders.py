@@ -1,0 +1,139 @@
+"""Loader processes: the same batches, decoded beside the training process.
+
+Process p of P makes rows p, p + P, … of every micro-batch. Those are what worker r + W p of W P
+workers would make, so where the number of lanes is a multiple of W P, no two processes read the
+same lane. Pixels travel through shared memory that has no name and so cannot be left behind.
+"""
+
+from __future__ import annotations
+
+import gc
+import signal
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, suppress
+from multiprocessing.connection import Connection
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch import multiprocessing as mp
+
+from pipeline.data.collate import Rows
+from pipeline.data.source import Cut, Decoded, Source
+
+_SLOTS = 3  # micro-batches in shared memory
+_WAIT_SECONDS = 5.0
+
+
+class LoaderError(RuntimeError):
+    """A loader process ended by itself, or by an error that the data does not explain."""
+
+
+def loaded(source: Source, cut: Cut, processes: int) -> Iterator[Decoded]:
+    """The micro-batches of `cut`, decoded by that many processes; they end with the iterator.
+
+    Raises LoaderError if one of them dies or fails.
+    """
+    shared = torch.empty((_SLOTS, cut.micro_batch, *source.size), dtype=torch.uint8)
+    shared.share_memory_()  # type: ignore[no-untyped-call]
+    with ExitStack() as stack:
+        loaders = [_Loader(source, cut, shared, p, processes) for p in range(processes)]
+        for loader in loaders:
+            stack.callback(loader.end)
+        for _ in range(_SLOTS):
+            for loader in loaders:
+                loader.allow_one()
+        for number, indices in enumerate(cut.micro_batches()):
+            parts = [loader.part(number) for loader in loaders]
+            images = shared[number % _SLOTS].numpy().copy()
+            for loader in loaders:
+                loader.allow_one()
+            yield indices, images, _merged(parts)
+
+
+class _Loader:
+    """One process, seen from the training process."""
+
+    def __init__(
+        self, source: Source, cut: Cut, shared: Tensor, number: int, processes: int
+    ) -> None:
+        context = mp.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._number = number
+        self._process = context.Process(
+            target=_serve,
+            args=(source, cut, shared, number, processes, theirs),
+            name=f"loader-{number}",
+            daemon=True,
+        )
+        self._process.start()
+        theirs.close()
+
+    def allow_one(self) -> None:
+        """One more slot of shared memory is free to be written."""
+        with suppress(BrokenPipeError, ConnectionResetError):  # it has died: `part` will say so
+            self._pipe.send(None)
+
+    def part(self, batch: int) -> Rows:
+        """What it has to say about its rows of micro-batch `batch`."""
+        try:
+            answer = self._pipe.recv()
+        except (EOFError, ConnectionResetError) as error:
+            self._process.join(_WAIT_SECONDS)
+            raise LoaderError(
+                f"loader process {self._number} (pid {self._process.pid}) ended with exit code "
+                f"{self._process.exitcode} before micro-batch {batch} was made; a negative code is "
+                "a signal, -9 often means that memory ran out: lower data.loader_workers"
+            ) from error
+        if isinstance(answer, str):
+            raise LoaderError(f"loader process {self._number} failed:\n{answer}")
+        return answer
+
+    def end(self) -> None:
+        """Close the pipe, on which the process ends; insist if it does not."""
+        self._pipe.close()
+        self._process.join(_WAIT_SECONDS)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+        self._process.close()
+
+
+def _serve(
+    source: Source, cut: Cut, shared: Tensor, number: int, processes: int, pipe: Connection
+) -> None:
+    """Fill in rows `number`, `number` + `processes`, … until the training process hangs up."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the training process decides when to end
+    torch.set_num_threads(1)
+    gc.freeze()  # the libraries' objects need not be looked through while samples come and go
+    with suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        for answer in _answers(source, cut, shared, slice(number, None, processes), pipe):
+            pipe.send(answer)
+
+
+def _answers(
+    source: Source, cut: Cut, shared: Tensor, own: slice, pipe: Connection
+) -> Iterator[Rows | str]:
+    """The rows of each micro-batch, once its slot is free; at last an unforeseen error's text."""
+    try:
+        filler = source.open()
+        for batch, indices in enumerate(cut.micro_batches()):
+            pipe.recv()
+            yield filler.fill(shared[batch % _SLOTS].numpy()[own], indices[own])
+    except (EOFError, ConnectionResetError):
+        raise
+    except Exception:  # noqa: BLE001 - it is raised in the training process
+        yield traceback.format_exc()
+
+
+def _merged(parts: Sequence[Rows]) -> Rows:
+    """The rows of all processes in the order of the micro-batch."""
+    count, processes = sum(len(part.keys) for part in parts), len(parts)
+    labels, valid = np.empty(count, np.int64), np.empty(count, np.bool_)
+    keys, errors = [""] * count, []
+    for number, part in enumerate(parts):
+        own = slice(number, None, processes)
+        labels[own], valid[own], keys[own] = part.labels, part.valid, part.keys
+        errors += [(number + processes * row, error) for row, error in part.errors]
+    return Rows(labels, valid, tuple(keys), tuple(sorted(errors, key=lambda pair: pair[0])))

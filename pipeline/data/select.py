@@ -1,0 +1,78 @@
+"""Part of a dataset as a dataset: the same blocks, with fewer of their samples.
+
+Blocks without a chosen sample are never read. Order, streaming and resumption work as on the whole,
+because they only know how many samples a block has.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.config.data import SelectConfig, SplitConfig
+from pipeline.data.dataset import ShardedDataset
+from pipeline.data.sample_index import SampleIndex, sample_index
+from pipeline.errors import InputError
+
+Mask = NDArray[np.bool_]
+
+
+def selected(dataset: ShardedDataset, select: SelectConfig) -> ShardedDataset:
+    """The samples of `dataset` that `select` names; `dataset` itself for all.
+
+    Raises InputError for labels that the set does not have, an empty choice or unreadable shards.
+    """
+    if select == SelectConfig():
+        return dataset
+    index = sample_index(dataset)
+    mask = np.ones(dataset.info.samples, np.bool_)
+    if select.split:
+        mask &= in_part(index.key_hashes, select.split)
+    if select.labels:
+        _check_labels(select.labels, dataset.info.classes)
+        mask &= np.isin(index.labels, select.labels)
+    if not mask.any():
+        raise InputError(f"no sample of {dataset.folder} is chosen by {select}; choose more")
+    return _masked(dataset, mask, index)
+
+
+def in_part(key_hashes: NDArray[np.uint64], split: SplitConfig) -> Mask:
+    """Which samples, by the hashes of their keys (n,), are in the part."""
+    validation = _mixed(key_hashes, split.seed) < np.uint64(int(split.fraction * 2**64))
+    return validation if split.part == "validation" else ~validation
+
+
+def _mixed(hashes: NDArray[np.uint64], seed: int) -> NDArray[np.uint64]:
+    """Other hashes for each seed: SplitMix64 (Steele, Lea and Flood, OOPSLA 2014) of both."""
+    z = hashes + np.random.Philox(key=np.array([seed, 0], np.uint64)).random_raw(1)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+def _masked(dataset: ShardedDataset, mask: Mask, index: SampleIndex) -> ShardedDataset:
+    ends = np.cumsum(dataset.block_samples)
+    rows = [np.flatnonzero(part) for part in np.split(mask, ends[:-1])]
+    blocks = tuple(
+        block._replace(kept=tuple(kept.tolist()))
+        for block, kept in zip(dataset.blocks, rows, strict=True)
+        if len(kept)
+    )
+    labels = index.labels[mask]
+    counts = np.bincount(labels[labels >= 0], minlength=dataset.info.classes or 0).tolist()
+    return replace(
+        dataset,
+        info=replace(dataset.info, samples=int(mask.sum())),
+        blocks=blocks,
+        label_counts=tuple(counts) if dataset.info.classes else (),
+    )
+
+
+def _check_labels(labels: tuple[int, ...], classes: int | None) -> None:
+    if classes is None:
+        raise InputError("select.labels needs a labelled set; this one has no labels")
+    wrong = [label for label in labels if not 0 <= label < classes]
+    if wrong:
+        raise InputError(f"select.labels: {wrong} are outside 0..{classes - 1}")

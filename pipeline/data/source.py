@@ -1,0 +1,105 @@
+"""Global sample indices to decoded rows: what a thread or a loader process does over and over."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
+
+from pipeline.config.data import TransformConfig
+from pipeline.data.collate import Pixels, Rows, fill
+from pipeline.data.dataset import ShardedDataset
+from pipeline.data.lanes import LaneReader
+from pipeline.data.order import SampleOrder, worker_indices
+from pipeline.data.transform import augmented, seen_shape
+from pipeline.errors import InputError
+
+Decoded = tuple[range, Pixels, Rows]  # indices, images (B,H,W,C), and the rest of a micro-batch
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How one worker's share of the training sequence is cut into micro-batches."""
+
+    global_batch: int
+    rank: int
+    world_size: int
+    micro_batch: int
+    start: int  # the first global sample index
+
+    def __post_init__(self) -> None:
+        """Raise InputError where one does not divide the other."""
+        if self.world_size < 1 or not 0 <= self.rank < self.world_size:
+            raise InputError(f"rank {self.rank} is not one of {self.world_size} workers")
+        if self.global_batch < 1 or self.global_batch % self.world_size:
+            raise InputError(
+                f"global batch {self.global_batch} does not divide among {self.world_size} "
+                "workers; choose a multiple"
+            )
+        own = self.global_batch // self.world_size
+        if self.micro_batch < 1 or own % self.micro_batch:
+            raise InputError(
+                f"a worker's batch of {own} does not divide into micro-batches of "
+                f"{self.micro_batch}; choose a divisor"
+            )
+        if self.start < 0 or self.start % self.global_batch:
+            raise InputError(
+                f"start {self.start} is not a multiple of the global batch {self.global_batch}"
+            )
+
+    def micro_batches(self) -> Iterator[range]:
+        """The global sample indices of each micro-batch, endless."""
+        for number in count(self.start // self.global_batch):
+            own = worker_indices(
+                number,
+                global_batch=self.global_batch,
+                rank=self.rank,
+                world_size=self.world_size,
+            )
+            for i in range(0, len(own), self.micro_batch):
+                yield own[i : i + self.micro_batch]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A dataset, its order and what is done to its images; picklable."""
+
+    dataset: ShardedDataset
+    seed: int
+    lanes: int
+    shuffle_window: int
+    transform: TransformConfig
+
+    @property
+    def size(self) -> tuple[int, int, int]:
+        """H, W, C of the images that come out."""
+        channels, height, width = seen_shape(self.transform, self.dataset.info.shape)
+        return height, width, channels
+
+    def open(self) -> Filler:
+        """A reader of its own, with nothing read yet."""
+        return Filler(self)
+
+
+class Filler:
+    """Fills images in; keeps the windows of the lanes that it has been asked for."""
+
+    def __init__(self, source: Source) -> None:
+        """Raise ValueError for an impossible order."""
+        order = SampleOrder(
+            source.dataset.block_samples,
+            seed=source.seed,
+            lanes=source.lanes,
+            shuffle_window=source.shuffle_window,
+        )
+        self._source, self._reader = source, LaneReader(source.dataset, order)
+
+    def fill(self, images: Pixels, indices: range) -> Rows:
+        """Write the samples of `indices` into `images` (n,H,W,C) and return the rest of them."""
+        source, transform = self._source, self._source.transform
+        entries = self._reader.entries(indices)
+        finish = None
+        if transform.crop or transform.flip:
+            finish = partial(augmented, transform=transform, seed=source.seed, indices=indices)
+        return fill(images, entries, source.dataset.info, transform, finish)
