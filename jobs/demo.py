@@ -33,9 +33,9 @@ from pipeline.likelihood_report import report_text
 from pipeline.local_head import local_head, submit
 from pipeline.logs import set_up_logging
 from pipeline.metrics import duration_text
-from pipeline.training.preflight import plan_training
 from pipeline.storage import open_storage
 from pipeline.tracking import ui_command
+from pipeline.training.preflight import plan_training
 
 PROJECT = Path(__file__).resolve().parents[1]
 PRESETS = "jobs/presets/fashion_mnist"

@@ -1,4 +1,4 @@
-"""Bits/dim of a trained model over a whole split: each image once, with its three terms.
+"""Bits/dim of a trained model over a whole split: each image once, with the terms of its bound.
 
     python -m jobs.evaluate --config jobs/presets/fashion_mnist_evaluate.yaml
 
@@ -16,29 +16,43 @@ from pydantic import ValidationError
 
 from jobs.cli import run
 from pipeline.baseline import iid_pixel_bits
-from pipeline.training.checkpoint_record import newest_model
+from pipeline.bounds import bound_steps, check_figures, meaning, profile_gammas
 from pipeline.cluster import connected
 from pipeline.config.sample import EvaluateConfig
 from pipeline.data.dataset import ShardedDataset, open_dataset
+from pipeline.data.select import selected
+from pipeline.data.transform import seen_shape
 from pipeline.errors import InputError
 from pipeline.evaluate import (
     ImageRange,
     ImageTerms,
     LikelihoodEvaluator,
+    image_columns,
     summarise,
+    summarise_profile,
     time_steps,
 )
-from pipeline.model.export import ModelCard, load_card
-from pipeline.likelihood_report import LikelihoodReport, likelihood_figure, report_text, time_text
-from pipeline.metrics import Scalar
+from pipeline.likelihood_report import (
+    LikelihoodReport,
+    further_figures,
+    likelihood_figure,
+    report_text,
+    time_text,
+    tracked_figures,
+)
+from pipeline.metrics import Scalar, flatten
+from pipeline.model.export import ModelCard, load_card, load_model
 from pipeline.nested_run import nested_run
 from pipeline.pool import ProgressLog, run_tasks
+from pipeline.profile_report import profile_figure, profile_table
 from pipeline.sample_set import model_identity
 from pipeline.storage import Location, open_storage
 from pipeline.submitted import check_submitted_paths
 from pipeline.tracking import Tracker
+from pipeline.training.checkpoint_record import newest_model
 
 IMAGES, REPORT, PICTURE = "images.parquet", "likelihood.json", "likelihood.png"
+PROFILE, PROFILE_PICTURE = "profile.parquet", "profile.png"
 MARKER = "being-evaluated"
 log = logging.getLogger(__name__)
 
@@ -58,13 +72,30 @@ class Plan:
     def request(self) -> dict[str, Scalar]:
         """What the figures depend on."""
         baseline = self.baseline.info.manifest_sha256 if self.baseline else None
-        return model_identity(self.card) | {
-            "data_manifest_sha256": self.dataset.info.manifest_sha256,
-            "baseline_manifest_sha256": baseline,
-            "steps": time_steps(self.config, self.card),
-            "draws": self.config.draws,
-            "seed": self.config.seed,
+        return (
+            model_identity(self.card)
+            | self._further_request
+            | {
+                "data_manifest_sha256": self.dataset.info.manifest_sha256,
+                "baseline_manifest_sha256": baseline,
+                "select": self.config.select.model_dump_json(exclude_defaults=True),
+                "transform": self.config.transform.model_dump_json(exclude_defaults=True),
+                "steps": time_steps(self.config, self.card),
+                "draws": self.config.draws,
+                "seed": self.config.seed,
+            }
+        )
+
+    @property
+    def _further_request(self) -> dict[str, Scalar]:
+        bounds = self.config.bounds
+        if not bounds.compute:
+            return {}
+        asked = bounds.model_dump(mode="json") | {
+            "compute": sorted(set(bounds.compute)),
+            "steps": bound_steps(self.config, self.card),
         }
+        return flatten(asked, "bounds.")
 
     @property
     def params(self) -> dict[str, Scalar]:
@@ -76,11 +107,16 @@ class Plan:
     def text(self) -> str:
         """The plan in words."""
         info, steps = self.dataset.info, time_steps(self.config, self.card)
+        further = "".join(
+            f"\n  {name}: {meaning(name, self.config, bound_steps(self.config, self.card))}"
+            for name in self.config.bounds.compute
+        )
         return (
             f"plan: the bound of {info.samples:,} {info.split} images {info.shape}, "
             f"draws per image: {self.config.draws}, "
             f"{time_text(steps)}, to {self.output}\n"
             f"  model {self.model}: {self.card.run} after step {self.card.step}"
+            f"{further}"
         )
 
 
@@ -88,13 +124,14 @@ def make_plan(config: EvaluateConfig) -> Plan:
     """Open model and data and see that they belong together; write nothing.
 
     Raises:
-        InputError: no model, no data, images or classes other than the model's, an output that
-            a submitted job would lose.
+        InputError: no model, no data, images or classes other than the model's, a figure that
+            the model cannot be asked for, an output that a submitted job would lose.
     """
     check_submitted_paths(config, "output" if config.output else "model")
     model = newest_model(open_storage(config.path(config.model)))
     card = load_card(model)
-    dataset = _open_fitting(config, config.data, card)
+    check_figures(config, card)
+    dataset = selected(_open_fitting(config, config.data, card), config.select)
     if card.model.conditional and dataset.info.classes != card.classes:
         raise InputError(
             f"{config.data} has {dataset.info.classes} classes, the model {card.classes}"
@@ -108,9 +145,10 @@ def make_plan(config: EvaluateConfig) -> Plan:
 
 def _open_fitting(config: EvaluateConfig, path: str, card: ModelCard) -> ShardedDataset:
     dataset = open_dataset(config.path(path))
-    if dataset.info.shape != card.shape or dataset.info.levels != card.levels:
+    shape = seen_shape(config.transform, dataset.info.shape)
+    if shape != card.shape or dataset.info.levels != card.levels:
         raise InputError(
-            f"{path} has images {dataset.info.shape} of {dataset.info.levels} levels but the "
+            f"{path} has images {shape} of {dataset.info.levels} levels but the "
             f"model was trained on {card.shape} of {card.levels}"
         )
     return dataset
@@ -150,19 +188,33 @@ def evaluate(plan: Plan, tracker: Tracker | None) -> LikelihoodReport:
         results, plan.card.dims, plan.dataset.info.class_names, report.iid_pixel_bits_per_dim
     )
     table, picture = io.BytesIO(), io.BytesIO()
-    pq.write_table(pa.Table.from_pylist([asdict(result) for result in results]), table)
+    pq.write_table(pa.table(image_columns(results)), table)
     figure.savefig(picture, format="png", dpi=120)
     (plan.output / IMAGES).write_bytes(table.getvalue())
     (plan.output / PICTURE).write_bytes(picture.getvalue())
+    if "profile" in plan.config.bounds.compute:
+        write_profile(plan, results, tracker)
     (plan.output / REPORT).write_bytes(report.model_dump_json(indent=2).encode())
     marker.delete()
     if tracker is not None:
-        bound = asdict(report.bound)
-        del bound["images"]
-        tracker.metrics(plan.card.step, {f"{report.split}/{k}": v for k, v in bound.items()})
+        tracker.metrics(plan.card.step, tracked_figures(report))
         tracker.figure(plan.card.step, "likelihood", figure)
         tracker.json("likelihood.json", report.model_dump(mode="json"))
     return report
+
+
+def write_profile(plan: Plan, results: list[ImageTerms], tracker: Tracker | None) -> None:
+    """The diffusion term over γ, as a table and as a picture."""
+    vdm, card = load_model(plan.model)
+    gammas = profile_gammas(vdm, plan.config.bounds.profile_points)
+    profile = summarise_profile(results, gammas, card.dims)
+    figure, table, picture = profile_figure(profile), io.BytesIO(), io.BytesIO()
+    pq.write_table(profile_table(profile), table)
+    figure.savefig(picture, format="png", dpi=120)
+    (plan.output / PROFILE).write_bytes(table.getvalue())
+    (plan.output / PROFILE_PICTURE).write_bytes(picture.getvalue())
+    if tracker is not None:
+        tracker.figure(card.step, "profile", figure)
 
 
 def collect(plan: Plan) -> list[ImageTerms]:
@@ -186,9 +238,14 @@ def collect(plan: Plan) -> list[ImageTerms]:
 
 def make_report(plan: Plan, results: list[ImageTerms]) -> LikelihoodReport:
     """The means over `results`, and the baseline."""
-    baseline = iid_pixel_bits(plan.baseline, plan.dataset) if plan.baseline else None
+    baseline = (
+        iid_pixel_bits(plan.baseline, plan.dataset, plan.config.transform)
+        if plan.baseline
+        else None
+    )
     return LikelihoodReport(
         bound=summarise(results, plan.card.dims),
+        further=further_figures(results, plan.config, plan.card),
         iid_pixel_bits_per_dim=baseline,
         steps=time_steps(plan.config, plan.card),
         conditional=plan.card.model.conditional,

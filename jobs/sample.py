@@ -14,12 +14,11 @@ import numpy as np
 from PIL import Image
 
 from jobs.cli import run
-from pipeline.training.checkpoint_record import newest_model
 from pipeline.cluster import connected
 from pipeline.config.sample import SampleConfig
 from pipeline.data.dataset import open_dataset
-from pipeline.model.export import ModelCard, load_card
 from pipeline.generate import ShardGenerator
+from pipeline.model.export import ModelCard, load_card
 from pipeline.nested_run import nested_run
 from pipeline.pool import ProgressLog, run_tasks
 from pipeline.prepare.class_grid import class_grid
@@ -35,6 +34,7 @@ from pipeline.sample_set import (
 from pipeline.storage import Location, open_storage
 from pipeline.submitted import check_submitted_paths
 from pipeline.tracking import Tracker
+from pipeline.training.checkpoint_record import newest_model
 
 GRID = "grid.png"
 log = logging.getLogger(__name__)

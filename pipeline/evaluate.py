@@ -1,4 +1,4 @@
-"""One range of images to their likelihood bounds: the unit of work of the evaluation job.
+"""One range of images to their likelihood figures: the unit of work of the evaluation job.
 
 Image i takes its d-th time from one grid over all images and draws, and its noise from its own
 place in the split, so the result does not depend on how the split is cut or by how many workers.
@@ -6,19 +6,21 @@ place in the split, so the result does not depend on how the split is cut or by 
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from pipeline.bounds import bound_steps, figure_of_images
 from pipeline.config.sample import EvaluateConfig
 from pipeline.data.dataset import open_dataset
+from pipeline.data.select import selected
 from pipeline.data.stream import iterate_once
 from pipeline.model.export import ModelCard, load_model
-from pipeline.metrics import ELBO_TERMS
 from pipeline.storage import open_storage
-from vdm_core.records import Batch
+from vdm_core.likelihood import Estimate, Profile, estimate, profile
+from vdm_core.records import AdaptiveElboTerms, Batch
 from vdm_core.rng import Purpose, normal, stratified_times
 
 
@@ -32,7 +34,11 @@ class ImageRange:
 
 @dataclass(frozen=True)
 class ImageTerms:
-    """The bound of one image: means over the draws, in nats."""
+    """The figures of one image in nats; None is what the model has not, or nobody asked for.
+
+    The terms of the default bound are means over the draws. `discrete` to `importance` are totals
+    of further figures, and `profile` is |ε - ε̂|² at each γ of the profile.
+    """
 
     index: int
     key: str
@@ -40,6 +46,12 @@ class ImageTerms:
     reconstruction: float
     prior: float
     diffusion: float
+    auxiliary: float | None = None
+    discrete: float | None = None
+    continuous: float | None = None
+    ode: float | None = None
+    importance: float | None = None
+    profile: list[float] | None = None
 
 
 def time_steps(config: EvaluateConfig, card: ModelCard) -> int | None:
@@ -57,14 +69,18 @@ class LikelihoodEvaluator:
         vdm, self.card = load_model(open_storage(model))
         vdm.steps = time_steps(config, self.card)
         self.vdm = vdm.to(self.device)
-        self.dataset = open_dataset(config.path(config.data))
+        self.dataset = selected(open_dataset(config.path(config.data)), config.select)
 
     def __call__(self, task: dict[str, Any]) -> list[dict[str, Any]]:
         """The `ImageTerms` of every image of an `ImageRange`; a bad record is an error."""
         places = ImageRange(**task)
         results: list[ImageTerms] = []
         for batch in iterate_once(
-            self.dataset, start=places.start, stop=places.stop, batch_size=self.config.batch_size
+            self.dataset,
+            start=places.start,
+            stop=places.stop,
+            batch_size=self.config.batch_size,
+            transform=self.config.transform,
         ):
             results += self._batch(batch)
         return [asdict(result) for result in results]
@@ -80,7 +96,11 @@ class LikelihoodEvaluator:
                 for draw in range(self.config.draws)
             ]
         )
-        columns = dict(zip(ELBO_TERMS, terms.double().mean(0).tolist(), strict=True))
+        columns = dict(zip(self.vdm.term_names, terms.double().mean(0).tolist(), strict=True))
+        indices, steps = batch.indices.to(self.device), bound_steps(self.config, self.card)
+        for name in self.config.bounds.compute:
+            figure = figure_of_images(name, self.vdm, images, indices, labels, self.config, steps)
+            columns[name] = figure.double().tolist()
         return [
             ImageTerms(
                 index=int(batch.indices[row]),
@@ -94,11 +114,15 @@ class LikelihoodEvaluator:
     def _draws(self, batch: Batch, draw: int) -> dict[str, Tensor]:
         seed, indices = self.config.seed, batch.indices.to(self.device)
         images, shape = self.dataset.info.samples, tuple(batch.images.shape[1:])
-        return {
+        draws = {
             "times": stratified_times(seed, indices + draw * images, images * self.config.draws),
             "noise": normal(seed, Purpose.NOISE, indices, shape, step=draw),
             "noise_0": normal(seed, Purpose.NOISE_0, indices, shape, step=draw),
         }
+        if self.vdm.latent_dim is not None:
+            size = (self.vdm.latent_dim,)
+            draws["noise_latent"] = normal(seed, Purpose.LATENT, indices, size, step=draw)
+        return draws
 
 
 @dataclass(frozen=True)
@@ -111,31 +135,73 @@ class BoundSummary:
     reconstruction: float
     prior: float
     diffusion: float
+    auxiliary: float | None = None
+
+    @property
+    def terms(self) -> dict[str, float]:
+        """The terms that the model has, by name."""
+        values = {name: getattr(self, name) for name in AdaptiveElboTerms._fields}
+        return {name: value for name, value in values.items() if value is not None}
 
 
-def bits_per_dim(results: Sequence[ImageTerms], dims: int) -> Tensor:
-    """(N, 3) float64: the three terms of each image; `dims` is C*H*W."""
-    nats = [[getattr(result, term) for term in ELBO_TERMS] for result in results]
-    return torch.tensor(nats, dtype=torch.float64) / (dims * math.log(2))
+def image_columns(results: Sequence[ImageTerms]) -> dict[str, list[Any]]:
+    """What there is of each image but its profile, by name."""
+    names = [f.name for f in fields(ImageTerms) if f.name != "profile"]
+    table = {name: [getattr(result, name) for result in results] for name in names}
+    return {
+        name: values for name, values in table.items() if name == "label" or values[0] is not None
+    }
+
+
+def term_names(results: Sequence[ImageTerms]) -> list[str]:
+    """The terms of the default bound that the model has."""
+    return [term for term in AdaptiveElboTerms._fields if getattr(results[0], term) is not None]
+
+
+def bits_per_dim(results: Sequence[ImageTerms], dims: int, names: Sequence[str]) -> Tensor:
+    """(N, len(names)) float64: the named figures of each image; `dims` is C*H*W.
+
+    Raises:
+        FloatingPointError: a figure is not finite.
+    """
+    nats = [[getattr(result, name) for name in names] for result in results]
+    bits = torch.tensor(nats, dtype=torch.float64) / (dims * math.log(2))
+    finite = bits.isfinite().all(1)
+    if bad := [r.key for r, good in zip(results, finite, strict=True) if not good]:
+        raise FloatingPointError(
+            f"{len(bad)} of {len(results)} images have no finite {' + '.join(names)}, "
+            f"{bad[0]} the first"
+        )
+    return bits
 
 
 def summarise(results: Sequence[ImageTerms], dims: int) -> BoundSummary:
-    """Means over images, and std / sqrt(N) of their totals, as of independent images.
+    """Means over images, and the standard error of their totals, as of independent images.
 
     Raises:
         FloatingPointError: an image has no finite bound; ValueError: fewer than two images.
     """
-    if len(results) < 2:
-        raise ValueError(f"{len(results)} images: a standard error takes at least 2")
-    bits = bits_per_dim(results, dims)
-    total = bits.sum(1)
-    if bad := [r.key for r, finite in zip(results, total.isfinite(), strict=True) if not finite]:
-        raise FloatingPointError(
-            f"{len(bad)} of {len(results)} images have no finite bound, {bad[0]} the first"
-        )
+    names = term_names(results)
+    bits = bits_per_dim(results, dims, names)
+    total = estimate(bits.sum(1))
     return BoundSummary(
         images=len(results),
-        bits_per_dim=total.mean().item(),
-        standard_error=(total.std() / math.sqrt(len(results))).item(),
-        **dict(zip(ELBO_TERMS, bits.mean(0).tolist(), strict=True)),
+        bits_per_dim=total.mean.item(),
+        standard_error=total.standard_error.item(),
+        **dict(zip(names, bits.mean(0).tolist(), strict=True)),
     )
+
+
+def summarise_figure(results: Sequence[ImageTerms], dims: int, name: str) -> Estimate:
+    """Mean and standard error over images of one further figure, in bits/dim.
+
+    Raises:
+        FloatingPointError: an image has no finite figure; ValueError: fewer than two images.
+    """
+    return estimate(bits_per_dim(results, dims, [name])[:, 0])
+
+
+def summarise_profile(results: Sequence[ImageTerms], gammas: Tensor, dims: int) -> Profile:
+    """The profile over `gammas` (N,), with standard errors over the images."""
+    errors = torch.tensor([result.profile for result in results], dtype=torch.float64)
+    return profile(gammas, errors, dims)

@@ -27,6 +27,7 @@ class ShardGenerator:
         vdm, self.card = load_model(open_storage(model))
         self.vdm = vdm.to(self.device)
         self.classes = wanted_classes(config, self.card)
+        self.guidance = ClassifierFree(config.guidance_scale, config.gamma_interval)
         self.output = open_storage(config.path(config.output))
 
     def __call__(self, task: dict[str, Any]) -> list[dict[str, Any]]:
@@ -55,7 +56,9 @@ class ShardGenerator:
             shape=self.card.shape,
             steps=self.config.steps,
             sampler=self.config.sampler,
-            guidance=None if labels is None else ClassifierFree(self.config.guidance_scale),
+            grid=self.config.grid,
+            guidance=None if labels is None else self.guidance,
+            clip=self.config.clip,
             seed=self.config.seed,
         ).cpu()
         return [

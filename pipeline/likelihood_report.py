@@ -5,18 +5,31 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from pydantic import Field
 
+from pipeline.bounds import bound_steps, meaning
 from pipeline.config.base import ConfigModel
-from pipeline.evaluate import BoundSummary, ImageTerms, bits_per_dim
-from pipeline.metrics import ELBO_TERMS, Scalar
+from pipeline.config.sample import EvaluateConfig
+from pipeline.evaluate import BoundSummary, ImageTerms, bits_per_dim, summarise_figure, term_names
+from pipeline.metrics import Scalar
+from pipeline.model.export import ModelCard
 
 _BLUE, _GREY = "#2a6fb0", "#8a8a8a"
+
+
+class FurtherFigure(ConfigModel):
+    """Another figure of the same images, and what it is."""
+
+    bits_per_dim: float
+    standard_error: float
+    meaning: str
 
 
 class LikelihoodReport(ConfigModel):
     """A split's bound with all that a bits/dim must be read with: `likelihood.json`."""
 
     bound: BoundSummary  # bits/dim
+    further: dict[str, FurtherFigure] = Field(default_factory=dict)
     iid_pixel_bits_per_dim: float | None  # cross-entropy of the split under a pixel histogram
     steps: int | None  # T; null is continuous time
     conditional: bool  # on the image's label
@@ -25,6 +38,37 @@ class LikelihoodReport(ConfigModel):
     model: str
     data: str
     request: dict[str, Scalar]  # what the figures depend on: equal requests, equal figures
+
+
+def further_figures(
+    results: Sequence[ImageTerms], config: EvaluateConfig, card: ModelCard
+) -> dict[str, FurtherFigure]:
+    """The figures that were asked for beside the bound, but for the profile, which is a curve.
+
+    Raises:
+        FloatingPointError: an image has a figure that is not finite.
+    """
+    figures: dict[str, FurtherFigure] = {}
+    for name in config.bounds.compute:
+        if name != "profile":
+            mean, error = summarise_figure(results, card.dims, name)
+            figures[name] = FurtherFigure(
+                bits_per_dim=mean.item(),
+                standard_error=error.item(),
+                meaning=meaning(name, config, bound_steps(config, card)),
+            )
+    return figures
+
+
+def tracked_figures(report: LikelihoodReport) -> dict[str, float]:
+    """The report's figures in bits/dim, under the names that a tracker shows."""
+    bound = report.bound
+    figures = {"bits_per_dim": bound.bits_per_dim, "standard_error": bound.standard_error}
+    figures |= bound.terms
+    for name, figure in report.further.items():
+        figures[f"{name}_bits_per_dim"] = figure.bits_per_dim
+        figures[f"{name}_standard_error"] = figure.standard_error
+    return {f"{report.split}/{name}": value for name, value in figures.items()}
 
 
 def time_text(steps: int | None) -> str:
@@ -40,7 +84,12 @@ def report_text(report: LikelihoodReport) -> str:
         f"{report.split}: {bound.images:,} images, each once, draws per image: {report.draws}",
         f"  bound           {bound.bits_per_dim:8.4f} ± {bound.standard_error:.4f} bits/dim"
         f"   {time_text(report.steps)}, {condition}",
-        *(f"  {term:<15} {getattr(bound, term):8.4f}" for term in ELBO_TERMS),
+        *(f"  {term:<15} {value:8.4f}" for term, value in bound.terms.items()),
+        *(
+            f"  {name:<15} {figure.bits_per_dim:8.4f} ± {figure.standard_error:.4f} bits/dim"
+            f"   {figure.meaning}"
+            for name, figure in report.further.items()
+        ),
     ]
     if report.iid_pixel_bits_per_dim is not None:
         lines.append(
@@ -54,7 +103,7 @@ def likelihood_figure(
     results: Sequence[ImageTerms], dims: int, class_names: Sequence[str], iid_bits: float | None
 ) -> Figure:
     """Histogram of the images' bounds in bits/dim and, with labels, each class's mean ± 2 s.e."""
-    totals = bits_per_dim(results, dims).sum(1).numpy()
+    totals = bits_per_dim(results, dims, term_names(results)).sum(1).numpy()
     labels = np.array([-1 if result.label is None else result.label for result in results])
     shown = sorted(set(labels.tolist()) - {-1})
     figure = Figure(figsize=(12 if shown else 6.5, 4.2), layout="constrained")

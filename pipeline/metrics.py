@@ -11,6 +11,12 @@ from torch import Tensor
 
 Scalar = str | int | float | bool | None
 ELBO_TERMS = ("reconstruction", "prior", "diffusion")
+_SHORT = {
+    "train/reconstruction": "rec",
+    "train/prior": "prior",
+    "train/diffusion": "diff",
+    "train/auxiliary": "aux",  # of an adaptive schedule only
+}
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Scalar]:
@@ -74,12 +80,12 @@ class StepMeter:
 
 
 def elbo_metrics(nats: Mapping[str, float], dims: int) -> dict[str, float]:
-    """The four ELBO figures of a training step in bits/dim, from the terms' means in nats.
+    """The ELBO figures of a training step in bits/dim, from the means of all its terms in nats.
 
-    `nats` has `reconstruction`, `prior` and `diffusion`; `dims` is C*H*W. The total comes as
-    `train/bits_per_dim`, each term as `train/<term>` (Kingma et al. 2021, equation 11).
+    `dims` is C*H*W. The total comes as `train/bits_per_dim`, each term as `train/<term>` (Kingma
+    et al. 2021, equation 11).
     """
-    bits = {f"train/{term}": nats[term] / (dims * math.log(2)) for term in ELBO_TERMS}
+    bits = {f"train/{term}": value / (dims * math.log(2)) for term, value in nats.items()}
     return {"train/bits_per_dim": sum(bits.values())} | bits
 
 
@@ -148,9 +154,10 @@ def duration_text(seconds: float) -> str:
 
 def progress_line(step: int, last_step: int, values: Mapping[str, float], speed: Speed) -> str:
     """One line for people, from what `elbo_metrics` returned and the interval's speed."""
-    reconstruction, prior, diffusion = (values[f"train/{term}"] for term in ELBO_TERMS)
+    terms = " ".join(
+        f"{short} {values[name]:.2f}" for name, short in _SHORT.items() if name in values
+    )
     return (
-        f"step {step}/{last_step}  {values['train/bits_per_dim']:.3f} bits/dim  "
-        f"(rec {reconstruction:.2f} prior {prior:.2f} diff {diffusion:.2f})  "
+        f"step {step}/{last_step}  {values['train/bits_per_dim']:.3f} bits/dim  ({terms})  "
         f"{speed.images_per_second:.0f} images/s  {duration_text(speed.seconds_left)} left"
     )

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.model.export import ModelCard
-from pipeline.training.run_record import RunRecord, read_run
 from pipeline.storage import Location, open_storage
 from pipeline.tracking import Status, Tracker, close_run, open_run
 from pipeline.tracking.address import sqlite_path
 from pipeline.tracking.request import RunRequest
+from pipeline.training.run_record import RunRecord, read_run
 
 log = logging.getLogger(__name__)
 

@@ -27,12 +27,15 @@ def schedule_figure(
     live: SchedulePoint,
     ema: SchedulePoint | None = None,
     reference: tuple[float, float] | None = None,
+    note: str | None = None,
 ) -> Figure:
     """γ(t), SNR(t) = exp(-γ(t)) and γ'(t) in three panels, for `t` (N,) in [0, 1].
 
-    `live` and `ema` hold (N,) tensors. `reference` = (γ(0), γ(1)) adds the straight line between
-    those ends, for example the schedule the run began with. Raises ValueError if a schedule's
-    shape is not that of `t`.
+    `live` and `ema` hold (N,) tensors, or (N,C,H,W) where each pixel has a γ of its own: then a
+    line is drawn at the mean over the pixels (of log SNR, for the SNR), in a band from the least to
+    the greatest. `reference` = (γ(0), γ(1)) adds the straight line between those ends, for example
+    the schedule the run began with; `note` is added to the title. Raises ValueError if a schedule
+    has not one row for each of `t`.
     """
     figure = Figure(figsize=(12, 3.8), layout="constrained")
     panels = figure.subplots(1, 3)
@@ -45,12 +48,15 @@ def schedule_figure(
         line = SchedulePoint(first + (last - first) * t, (last - first) + 0 * t)
         curves.insert(0, ("straight line", line, _GREY, ":"))
     for name, point, color, style in curves:
-        if point.gamma.shape != t.shape or point.slope.shape != t.shape:
+        if len(point.gamma) != len(t) or point.slope.shape != point.gamma.shape:
             raise ValueError(f"schedule {name!r} has shape {tuple(point.gamma.shape)}, t {t.shape}")
-        gamma = _array(point.gamma)
-        for panel, values in zip(panels, (gamma, np.exp(-gamma), _array(point.slope)), strict=True):
-            panel.plot(times, values, style, color=color, label=name, linewidth=1.8)
-    _dress(panels[0], "Negative log-SNR", "time t", "γ(t)")
+        gamma, slope = _mean_and_band(point.gamma), _mean_and_band(point.slope)
+        for panel, (mean, *band) in zip(panels, (gamma, np.exp(-gamma), slope), strict=True):
+            panel.plot(times, mean, style, color=color, label=name, linewidth=1.8)
+            if point.gamma.ndim > 1:
+                panel.fill_between(times, *band, color=color, alpha=0.2, linewidth=0)
+    title = "Negative log-SNR" if live.gamma.ndim == 1 else "Negative log-SNR (mean, range)"
+    _dress(panels[0], title if note is None else f"{title}, {note}", "time t", "γ(t)")
     _dress(panels[1], "Signal-to-noise ratio", "time t", "SNR(t) = exp(−γ(t))")
     _dress(panels[2], "Slope", "time t", "γ′(t)")
     panels[1].set_yscale("log")
@@ -169,6 +175,12 @@ def _dress(axes: Axes, title: str, x_label: str, y_label: str) -> None:
     axes.grid(color="#dddddd", linewidth=0.7)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _mean_and_band(values: Tensor) -> NDArray[Any]:
+    """The mean, the least and the greatest over the pixels of `values` (N,...): (3,N)."""
+    flat = _array(values).reshape(len(values), -1)
+    return np.stack([flat.mean(1), flat.min(1), flat.max(1)])
 
 
 def _array(values: Tensor) -> NDArray[Any]:

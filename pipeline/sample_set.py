@@ -14,8 +14,8 @@ from pipeline.config.sample import SampleConfig
 from pipeline.data.manifest import DATASET, Block, DatasetInfo, ShardRow
 from pipeline.data.writer import finish_dataset
 from pipeline.errors import InputError
-from pipeline.model.export import ModelCard
 from pipeline.metrics import Scalar, flatten
+from pipeline.model.export import ModelCard
 from pipeline.storage import Location, is_temporary
 
 PLAN, ROWS = "plan.json", "rows"
@@ -36,14 +36,40 @@ def plan_shards(config: SampleConfig, card: ModelCard) -> list[ShardTask]:
     """Cut the wanted samples into shards.
 
     Raises:
-        InputError: as `wanted_classes`.
+        InputError: as `wanted_classes` and `check_walk`.
     """
+    check_walk(config, card)
     total = config.per_class * len(wanted_classes(config, card) or (None,))
     starts = range(0, total, config.samples_per_shard)
     return [
         ShardTask(f"shard-{number:06d}.tar", start, min(start + config.samples_per_shard, total))
         for number, start in enumerate(starts)
     ]
+
+
+def check_walk(config: SampleConfig, card: ModelCard) -> None:
+    """Refuse what needs one γ for all pixels of a schedule that has one for each.
+
+    Raises:
+        InputError: a second-order sampler, another grid than t, an interval of guidance.
+    """
+    if not card.model.schedule.per_pixel:
+        return
+    wrong = [
+        text
+        for text, asked in (
+            (f"sampler={config.sampler}", config.sampler in ("dpmpp_2m", "heun")),
+            (f"grid={config.grid}", config.grid != "t"),
+            ("gamma_interval", config.gamma_interval is not None),
+        )
+        if asked
+    ]
+    if wrong:
+        raise InputError(
+            f"{', '.join(wrong)}: this takes one γ for all pixels, and "
+            f"the schedule of {config.model} ({card.model.schedule.kind}) has one for each; take "
+            "sampler=ancestral, ddim or pc, grid=t and no gamma_interval"
+        )
 
 
 def wanted_classes(config: SampleConfig, card: ModelCard) -> tuple[int, ...] | None:

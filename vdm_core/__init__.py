@@ -6,7 +6,7 @@ images = sample(vdm, sample_ids, labels, shape=(3, 32, 32), guidance=ClassifierF
 """
 
 from vdm_core.adaptive import AdaptiveSchedule
-from vdm_core.guidance import ClassifierFree
+from vdm_core.guidance import Autoguidance, Classifier, ClassifierFree
 from vdm_core.multivariate import MultivariateSchedule
 from vdm_core.networks import DiT, DownsamplingUNet, NoiseAwareClassifier, UNet
 from vdm_core.records import AdaptiveElboTerms, Batch, ElboTerms, Noised, SchedulePoint
@@ -18,7 +18,9 @@ __all__ = [
     "VDM",
     "AdaptiveElboTerms",
     "AdaptiveSchedule",
+    "Autoguidance",
     "Batch",
+    "Classifier",
     "ClassifierFree",
     "CosineSchedule",
     "DiT",

@@ -137,3 +137,16 @@ class AdaptiveSchedule(Schedule):
         with torch.autocast(latent.device.type, enabled=False):
             coefficients = self.decoder(latent.to(self.decoder.out.weight.dtype))
         return self._along(lambda t: polynomial_warp(t, coefficients.to(t.dtype)), t, watch)
+
+
+def at_prior_mean(schedule: Schedule, t: Tensor) -> SchedulePoint:
+    """gamma and its slope at ``t`` (N,): (N,), or (N,C,H,W) for a schedule with one for each pixel.
+
+    For curves and figures. An adaptive schedule is shown at the mean of its latent's prior, c = 0.
+    """
+    if not isinstance(schedule, AdaptiveSchedule):
+        point: SchedulePoint = schedule(t)
+        return point
+    latent = torch.zeros(1, schedule.latent_dim, device=t.device)
+    gamma, slope = schedule(t[:, None], latent)
+    return SchedulePoint(gamma.squeeze(1), slope.squeeze(1))

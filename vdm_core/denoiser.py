@@ -11,37 +11,50 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from vdm_core.diffusion import alpha_sigma
+from vdm_core.diffusion import alpha_sigma, image_mean
 from vdm_core.labels import StatesClasses
 from vdm_core.prediction import to_epsilon
 from vdm_core.vdm import VDM
 
-Denoiser = Callable[[Tensor, float, Tensor | None], Tensor]
-"""z (B,C,H,W), gamma, labels (B,) int64 or None -> epsilon_hat (B,C,H,W).
+Gamma = float | Tensor
+"""One number for the whole batch, or a map: one for each pixel, (B,C,H,W) or (1,C,H,W) like z.
 
-gamma is one number for the whole batch, and the host's, so that a denoiser may branch on it without
-waiting for an accelerator.
+A number is the host's, so that a denoiser may branch on it without waiting for an accelerator.
 """
+
+Denoiser = Callable[[Tensor, Gamma, Tensor | None], Tensor]
+"""z (B,C,H,W), gamma, labels (B,) int64 or None -> epsilon_hat (B,C,H,W)."""
 
 
 def epsilon_denoiser(vdm: VDM) -> Denoiser:
     """Return the denoiser of a VDM; its epsilon_hat is in z's dtype, also under autocast.
 
-    A network that states that it is unconditional is shown no labels: they are the guidance's.
+    A network that states that it is unconditional is shown no labels: they are the guidance's. Of a
+    map of gammas a network is told the mean over the image, as in training.
     """
     network = vdm.network
     unconditional = isinstance(network, StatesClasses) and network.classes is None
 
-    def denoiser(z: Tensor, gamma: float, labels: Tensor | None) -> Tensor:
-        gammas = z.new_full((len(z),), gamma)
-        prediction = network(z, gammas, None if unconditional else labels).to(z.dtype)
+    def denoiser(z: Tensor, gamma: Gamma, labels: Tensor | None) -> Tensor:
+        gammas = per_example(gamma, z)
+        told = image_mean(gammas)
+        prediction = network(z, told, None if unconditional else labels).to(z.dtype)
         return to_epsilon(prediction, z, gammas, vdm.prediction)
 
     return denoiser
 
 
-def host_alpha_sigma(gamma: float) -> tuple[float, float]:
-    """alpha and sigma at the host's gamma, as numbers of the host in double precision."""
+def per_example(gamma: Gamma, z: Tensor) -> Tensor:
+    """gamma for each example of ``z``: (B,) of a number, (B,C,H,W) of a map."""
+    if isinstance(gamma, Tensor):
+        return gamma.to(z).expand_as(z)
+    return z.new_full((len(z),), gamma)
+
+
+def coefficients(gamma: Gamma) -> tuple[Gamma, Gamma]:
+    """alpha and sigma: of a number, numbers of the host in double precision; of a map, maps."""
+    if isinstance(gamma, Tensor):
+        return alpha_sigma(gamma)
     alpha, sigma = alpha_sigma(torch.tensor(gamma, dtype=torch.float64, device="cpu"))
     return alpha.item(), sigma.item()
 
@@ -79,9 +92,9 @@ def threshold_data(denoiser: Denoiser, quantile: float = 0.995, bound: float = 1
 def _changing_data(denoiser: Denoiser, change: Callable[[Tensor], Tensor]) -> Denoiser:
     """Return the denoiser whose x_hat is change(x_hat); where it is the same, so is epsilon_hat."""
 
-    def changed(z: Tensor, gamma: float, labels: Tensor | None) -> Tensor:
+    def changed(z: Tensor, gamma: Gamma, labels: Tensor | None) -> Tensor:
         epsilon = denoiser(z, gamma, labels)
-        alpha, sigma = host_alpha_sigma(gamma)
+        alpha, sigma = coefficients(gamma)
         x = (z - sigma * epsilon) / alpha
         wanted = change(x)
         return torch.where(wanted == x, epsilon, (z - alpha * wanted) / sigma)

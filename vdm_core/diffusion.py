@@ -31,6 +31,11 @@ def broadcast(coefficient: Tensor, like: Tensor) -> Tensor:
     return coefficient.reshape(coefficient.shape + (1,) * (like.ndim - coefficient.ndim))
 
 
+def image_mean(gamma: Tensor) -> Tensor:
+    """(B,) of a ``gamma`` (B,) or (B,C,H,W): what a network is told of a gamma for each pixel."""
+    return gamma if gamma.ndim == 1 else gamma.flatten(1).mean(1)
+
+
 def diffuse(x: Tensor, gamma: Tensor, noise: Tensor) -> Noised:
     """z_t = alpha x + sigma noise: a draw of q(z_t | x) for scaled data ``x`` (B,C,H,W)."""
     alpha, sigma = alpha_sigma(gamma, like=x)

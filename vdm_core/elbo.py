@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vdm_core import decoder
-from vdm_core.diffusion import broadcast
+from vdm_core.diffusion import broadcast, image_mean
 from vdm_core.prediction import Prediction, noise_error, squared_error
 from vdm_core.records import SchedulePoint
 
@@ -40,7 +40,7 @@ class NoiseLevels(NamedTuple):
     @property
     def network_gamma(self) -> Tensor:
         """What a network is told of ``gamma_t``: the mean over the image, (B,)."""
-        return self.gamma_t if self.gamma_t.ndim == 1 else self.gamma_t.flatten(1).mean(1)
+        return image_mean(self.gamma_t)
 
 
 def noise_levels(

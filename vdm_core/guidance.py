@@ -18,7 +18,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vdm_core.denoiser import Denoiser, epsilon_denoiser, host_alpha_sigma
+from vdm_core.denoiser import Denoiser, Gamma, coefficients, epsilon_denoiser, per_example
+from vdm_core.diffusion import image_mean
 from vdm_core.labels import NO_LABEL, check_labels
 from vdm_core.vdm import VDM
 
@@ -55,14 +56,14 @@ class ClassifierFree:
     def __call__(self, denoiser: Denoiser) -> Denoiser:
         """Return the guided denoiser."""
 
-        def guided(z: Tensor, gamma: float, labels: Tensor | None) -> Tensor:
+        def guided(z: Tensor, gamma: Gamma, labels: Tensor | None) -> Tensor:
             labels = _required(labels, "classifier-free guidance")
             if self.scale == 1.0 or not _inside(self.gamma_interval, gamma):
                 return denoiser(z, gamma, labels)
             null = torch.full_like(labels, NO_LABEL)
             if self.scale == 0.0:
                 return denoiser(z, gamma, null)
-            both = denoiser(torch.cat([z, z]), gamma, torch.cat([labels, null]))
+            both = denoiser(torch.cat([z, z]), _twice(gamma), torch.cat([labels, null]))
             conditional, unconditional = both.chunk(2)
             return torch.lerp(unconditional, conditional, self.scale)
 
@@ -98,21 +99,21 @@ class Classifier:
         """Return the guided denoiser."""
         _check_evaluating("Classifier", self.classifier)
 
-        def guided(z: Tensor, gamma: float, labels: Tensor | None) -> Tensor:
+        def guided(z: Tensor, gamma: Gamma, labels: Tensor | None) -> Tensor:
             labels = _required(labels, "classifier guidance")
             epsilon = denoiser(z, gamma, labels)
             if self.scale == 0.0 or not _inside(self.gamma_interval, gamma):
                 return epsilon
-            _, sigma = host_alpha_sigma(gamma)
+            _, sigma = coefficients(gamma)
             return epsilon - (self.scale * sigma) * self._gradient(z, gamma, labels)
 
         return guided
 
-    def _gradient(self, z: Tensor, gamma: float, labels: Tensor) -> Tensor:
+    def _gradient(self, z: Tensor, gamma: Gamma, labels: Tensor) -> Tensor:
         """grad_z log p(y | z, gamma), (B,C,H,W); zero in rows without a label."""
         with torch.enable_grad():
             z = z.detach().requires_grad_()
-            logits = self.classifier(z, z.new_full((len(z),), gamma)).to(z.dtype)
+            logits = self.classifier(z, image_mean(per_example(gamma, z))).to(z.dtype)
             check_labels(labels, logits.shape[1])
             log_prob = logits.log_softmax(1).gather(1, labels.clamp(min=0)[:, None])[:, 0]
             log_prob = log_prob.masked_fill(labels == NO_LABEL, 0.0)
@@ -149,7 +150,7 @@ class Autoguidance:
         _check_evaluating("Autoguidance", self.weaker)
         weaker = epsilon_denoiser(self.weaker) if isinstance(self.weaker, VDM) else self.weaker
 
-        def guided(z: Tensor, gamma: float, labels: Tensor | None) -> Tensor:
+        def guided(z: Tensor, gamma: Gamma, labels: Tensor | None) -> Tensor:
             epsilon = denoiser(z, gamma, labels)
             if self.scale == 1.0 or not _inside(self.gamma_interval, gamma):
                 return epsilon
@@ -158,8 +159,22 @@ class Autoguidance:
         return guided
 
 
-def _inside(interval: GammaInterval, gamma: float) -> bool:
-    return interval is None or interval[0] <= gamma <= interval[1]
+def _inside(interval: GammaInterval, gamma: Gamma) -> bool:
+    if interval is None:
+        return True
+    if isinstance(gamma, Tensor):
+        raise ValueError(
+            f"gamma_interval {interval} is of one gamma for all pixels, and this schedule has one "
+            "for each: leave it out"
+        )
+    return interval[0] <= gamma <= interval[1]
+
+
+def _twice(gamma: Gamma) -> Gamma:
+    """gamma for two batches in one."""
+    if isinstance(gamma, Tensor) and len(gamma) > 1:
+        return torch.cat([gamma, gamma])
+    return gamma
 
 
 def _check_arguments(name: str, scale: float, interval: GammaInterval) -> None:

@@ -68,6 +68,17 @@ class VDM(nn.Module):
         dtype = torch.promote_types(first.dtype, self.schedule.ends.end_0.dtype)
         return torch.promote_types(dtype, torch.float32)
 
+    @property
+    def latent_dim(self) -> int | None:
+        """The size of an adaptive schedule's latent; None for other schedules."""
+        return self.schedule.latent_dim if isinstance(self.schedule, AdaptiveSchedule) else None
+
+    @property
+    def term_names(self) -> tuple[str, ...]:
+        """The names of the terms that ``forward`` returns, in their order."""
+        adaptive = isinstance(self.schedule, AdaptiveSchedule)
+        return (AdaptiveElboTerms if adaptive else ElboTerms)._fields
+
     def forward(
         self,
         images: Tensor,

@@ -1,8 +1,35 @@
-"""What is done to images between storage and model."""
+"""Which stored images are used, and what is done to them on the way to the model."""
+
+from typing import Literal
 
 from pydantic import Field
 
 from pipeline.config.base import ConfigModel
+
+
+class SplitConfig(ConfigModel):
+    """One of two disjoint parts of a set, by the keys of its samples.
+
+    A sample's part is a function of (seed, key) alone: packing the set anew, in another order or
+    with more samples, moves no sample from one part to the other.
+    """
+
+    part: Literal["train", "validation"]
+    fraction: float = Field(gt=0, lt=1, description="Of the samples, for validation; about.")
+    seed: int = Field(0, ge=0, lt=2**63)
+
+
+class SelectConfig(ConfigModel):
+    """Which samples of a set are used; all by default.
+
+    Anything else needs to know every sample's key and label: the shards are read through once,
+    and what was found is kept beside the manifest.
+    """
+
+    split: SplitConfig | None = None
+    labels: tuple[int, ...] | None = Field(
+        None, min_length=1, description="Only samples with one of these labels."
+    )
 
 
 class TransformConfig(ConfigModel):

@@ -46,9 +46,13 @@ NetworkConfig = Annotated[
 
 
 class ScheduleConfig(ConfigModel):
-    """The noise schedule γ(t), the negative log-SNR."""
+    """The noise schedule γ(t), the negative log-SNR.
 
-    kind: Literal["linear", "monotone"] = "linear"
+    A cosine is fixed. A multivariate schedule has a γ for each pixel and channel, an adaptive one
+    also for each image, through a latent (MuLAN, Sahoo et al. 2024).
+    """
+
+    kind: Literal["linear", "cosine", "monotone", "multivariate", "adaptive"] = "linear"
     gamma_0: float = Field(-13.3, description="γ(0), the end without noise.")
     gamma_1: float = Field(5.0, description="γ(1), the end without signal.")
     learned: bool = Field(True, description="Train the two ends on the ELBO.")
@@ -56,6 +60,14 @@ class ScheduleConfig(ConfigModel):
         "elbo",
         description="What a monotone γ's shape between the ends descends. In continuous time the "
         "ELBO does not depend on the shape: variance makes its estimate less noisy.",
+    )
+    latent_dim: int | None = Field(
+        None, gt=0, description="Size of an adaptive schedule's latent; null is 50."
+    )
+    width: int | None = Field(
+        None,
+        gt=0,
+        description="Channels of the first layer of an adaptive schedule's encoder; null is 32.",
     )
 
     @model_validator(mode="after")
@@ -69,12 +81,31 @@ class ScheduleConfig(ConfigModel):
 
     @model_validator(mode="after")
     def _has_a_shape(self) -> "ScheduleConfig":
-        if self.objective == "variance" and self.kind == "linear":
+        if self.objective == "variance" and self.kind in ("linear", "cosine"):
             raise ValueError(
-                "objective=variance trains the schedule's shape, and kind=linear has none: "
+                f"objective=variance trains the schedule's shape, and kind={self.kind} has none: "
                 "set kind=monotone or objective=elbo"
             )
+        if self.objective == "variance" and self.per_pixel:
+            raise ValueError(
+                "objective=variance is for a shape on which the ELBO does not depend, and it does "
+                f"on that of kind={self.kind}: set objective=elbo"
+            )
         return self
+
+    @model_validator(mode="after")
+    def _has_what_is_set(self) -> "ScheduleConfig":
+        if self.kind == "cosine" and self.learned:
+            raise ValueError("kind=cosine is fixed, ends and shape: set learned=false")
+        set_for_adaptive = [n for n in ("latent_dim", "width") if getattr(self, n) is not None]
+        if set_for_adaptive and self.kind != "adaptive":
+            raise ValueError(f"{set_for_adaptive[0]} is for kind=adaptive, not kind={self.kind}")
+        return self
+
+    @property
+    def per_pixel(self) -> bool:
+        """Whether each pixel and channel has a γ of its own."""
+        return self.kind in ("multivariate", "adaptive")
 
 
 class ModelConfig(ConfigModel):

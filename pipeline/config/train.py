@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from pipeline.config.base import ConfigModel, JobConfig
+from pipeline.config.data import SelectConfig, TransformConfig
 from pipeline.config.model import ModelConfig
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -20,6 +21,13 @@ class DataConfig(ConfigModel):
     )
     lanes: int = Field(8, gt=0, description="Parallel reading positions; part of the order.")
     shuffle_window: int = Field(1024, gt=0, description="Samples shuffled together in a lane.")
+    select: SelectConfig = SelectConfig()
+    transform: TransformConfig = TransformConfig()
+    loader_workers: int = Field(
+        0,
+        ge=0,
+        description="Decoding processes per worker; 0 is a thread. The batches are the same.",
+    )
     on_bad_sample: Literal["skip", "raise"] = "skip"
     max_bad_fraction: float = Field(0.01, ge=0, le=1, description="Above it the run stops.")
 

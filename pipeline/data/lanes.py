@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
 
 import numpy as np
 
 from pipeline.data.collate import Entry
 from pipeline.data.dataset import ShardedDataset
-from pipeline.data.order import SampleOrder, Window
+from pipeline.data.order import Integers, SampleOrder, Window
 
 
 class LaneReader:
-    """Encoded samples by global index. Keeps one window a lane; a jump reads anew."""
+    """Encoded samples of one set by index. Keeps as many windows as lanes; a jump reads anew.
+
+    The windows are kept by index mod lanes. Within an epoch that is the lane, up to a shift; and
+    a reader that is only asked for some of the residues never keeps more windows than those.
+    """
 
     def __init__(self, dataset: ShardedDataset, order: SampleOrder) -> None:
         """Nothing is read yet."""
         self._order = order
         self._lanes = defaultdict[int, _Lane](lambda: _Lane(dataset, order))
 
-    def entries(self, indices: Sequence[int]) -> list[Entry]:
-        """The samples of `indices`, each a Record or what is wrong with it."""
-        slots = self._order.slots(np.array(indices, dtype=np.int64))
+    def entries(self, indices: Integers) -> list[Entry]:
+        """The samples of `indices` (n,), each a Record or what is wrong with it."""
+        parts = (indices % self._order.lanes, *self._order.slots(indices))
         return [
-            self._lanes[lane].entry((epoch, lane, window), row)
-            for epoch, lane, window, row in zip(*(part.tolist() for part in slots), strict=True)
+            self._lanes[residue].entry((epoch, lane, window), row)
+            for residue, epoch, lane, window, row in zip(*(p.tolist() for p in parts), strict=True)
         ]
 
 

@@ -40,14 +40,19 @@ class Window(NamedTuple):
     rows: Integers  # (n,) sample index within that block
 
 
-def permutation(n: int, seed: int, *address: int) -> Integers:
-    """A permutation of 0 … n-1 that depends on (seed, address) alone; at most three address words.
-
-    Stable sort of Philox4x64-10 outputs: equal keys (2^-64 a pair) keep their order.
-    """
+def random_words(n: int, seed: int, *address: int, stream: int = 0) -> NDArray[np.uint64]:
+    """Philox4x64-10 outputs (n,) for (seed, stream) and at most three address words."""
     counter = np.array([0, *address, *[0] * (3 - len(address))], dtype=np.uint64)
-    key = np.array([seed, 0], dtype=np.uint64)
-    return np.argsort(np.random.Philox(key=key, counter=counter).random_raw(n), kind="stable")
+    key = np.array([seed, stream], dtype=np.uint64)
+    return np.random.Philox(key=key, counter=counter).random_raw(n)
+
+
+def permutation(n: int, seed: int, *address: int, stream: int = 0) -> Integers:
+    """A permutation of 0 … n-1 that depends on (seed, stream, address) alone.
+
+    Stable sort of `random_words`: equal ones (2^-64 a pair) keep their order.
+    """
+    return np.argsort(random_words(n, seed, *address, stream=stream), kind="stable")
 
 
 class SampleOrder:
@@ -58,11 +63,17 @@ class SampleOrder:
     """
 
     def __init__(
-        self, block_samples: Integers, *, seed: int, lanes: int, shuffle_window: int
+        self,
+        block_samples: Integers,
+        *,
+        seed: int,
+        lanes: int,
+        shuffle_window: int,
+        stream: int = 0,
     ) -> None:
         """Order the samples of blocks with the given sizes, (blocks,) int64.
 
-        Raises ValueError for no samples, lanes < 1, window < 1 or a seed outside 64 bits.
+        Sets that are mixed have a `stream` each, so that their orders are independent. Raises ValueError for no samples, lanes < 1, window < 1 or a seed outside 64 bits.
         """
         self.samples = int(block_samples.sum())
         if self.samples < 1 or lanes < 1 or shuffle_window < 1 or not 0 <= seed < 2**64:
@@ -71,6 +82,7 @@ class SampleOrder:
                 f"{self.samples}, {lanes}, {shuffle_window}, {seed}"
             )
         self.seed, self.lanes, self.shuffle_window = seed, lanes, shuffle_window
+        self._stream = stream
         self._block_samples = block_samples
         self._epoch = -1
         self._blocks = self._ends = np.empty(0, np.int64)
@@ -95,7 +107,7 @@ class SampleOrder:
         end = min(end, short + (lane < longer))
         address = (window, lane, epoch << 8 | _WINDOW)
         first = lane * short + min(lane, longer) + begin
-        places = first + permutation(end - begin, self.seed, *address)
+        places = first + permutation(end - begin, self.seed, *address, stream=self._stream)
         ranks = np.searchsorted(self._ends, places, side="right")
         blocks = self._blocks[ranks]
         return Window(blocks, places - self._ends[ranks] + self._block_samples[blocks])
@@ -108,7 +120,8 @@ class SampleOrder:
         """Permute the blocks for `epoch`, unless that is done."""
         if epoch != self._epoch:
             count = len(self._block_samples)
-            self._blocks = permutation(count, self.seed, 0, 0, epoch << 8 | _BLOCKS)
+            address = (0, 0, epoch << 8 | _BLOCKS)
+            self._blocks = permutation(count, self.seed, *address, stream=self._stream)
             self._ends = np.cumsum(self._block_samples[self._blocks])
             self._epoch = epoch
 

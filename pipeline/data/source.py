@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import count
 
+import numpy as np
+
 from pipeline.config.data import TransformConfig
-from pipeline.data.collate import Pixels, Rows, fill
-from pipeline.data.dataset import ShardedDataset
+from pipeline.data.collate import Entry, Pixels, Rows, fill
 from pipeline.data.lanes import LaneReader
+from pipeline.data.mixing import Mixing
+from pipeline.data.mixture import Mixture
 from pipeline.data.order import SampleOrder, worker_indices
 from pipeline.data.transform import augmented, seen_shape
 from pipeline.errors import InputError
@@ -63,9 +66,9 @@ class Cut:
 
 @dataclass(frozen=True)
 class Source:
-    """A dataset, its order and what is done to its images; picklable."""
+    """The sets, their order and what is done to their images; picklable."""
 
-    dataset: ShardedDataset
+    mixture: Mixture
     seed: int
     lanes: int
     shuffle_window: int
@@ -74,8 +77,13 @@ class Source:
     @property
     def size(self) -> tuple[int, int, int]:
         """H, W, C of the images that come out."""
-        channels, height, width = seen_shape(self.transform, self.dataset.info.shape)
+        channels, height, width = seen_shape(self.transform, self.mixture.info.shape)
         return height, width, channels
+
+    def mixing(self) -> Mixing:
+        """Which set serves which place."""
+        weights = [component.weight for component in self.mixture.components]
+        return Mixing(weights, seed=self.seed, lanes=self.lanes)
 
     def open(self) -> Filler:
         """A reader of its own, with nothing read yet."""
@@ -83,23 +91,44 @@ class Source:
 
 
 class Filler:
-    """Fills images in; keeps the windows of the lanes that it has been asked for."""
+    """Fills images in; keeps the windows of the lanes that it has been asked for.
+
+    Each set has its share of `shuffle_window`, rounded up: mixing costs no memory.
+    """
 
     def __init__(self, source: Source) -> None:
         """Raise ValueError for an impossible order."""
-        order = SampleOrder(
-            source.dataset.block_samples,
-            seed=source.seed,
-            lanes=source.lanes,
-            shuffle_window=source.shuffle_window,
-        )
-        self._source, self._reader = source, LaneReader(source.dataset, order)
+        self._source, self._mixing = source, source.mixing()
+        windows = -(-source.shuffle_window * self._mixing.shares // self._mixing.rows)
+        self._readers = [
+            LaneReader(
+                component.dataset,
+                SampleOrder(
+                    component.dataset.block_samples,
+                    seed=source.seed,
+                    lanes=source.lanes,
+                    shuffle_window=window,
+                    stream=number,
+                ),
+            )
+            for number, (component, window) in enumerate(
+                zip(source.mixture.components, windows.tolist(), strict=True)
+            )
+        ]
 
     def fill(self, images: Pixels, indices: range) -> Rows:
         """Write the samples of `indices` into `images` (n,H,W,C) and return the rest of them."""
         source, transform = self._source, self._source.transform
-        entries = self._reader.entries(indices)
         finish = None
         if transform.crop or transform.flip:
             finish = partial(augmented, transform=transform, seed=source.seed, indices=indices)
-        return fill(images, entries, source.dataset.info, transform, finish)
+        return fill(images, self._entries(indices), source.mixture.info, transform, finish)
+
+    def _entries(self, indices: range) -> list[Entry]:
+        sets, places = self._mixing.places(np.array(indices, dtype=np.int64))
+        found: dict[int, Entry] = {}
+        for number in np.unique(sets).tolist():
+            rows = np.flatnonzero(sets == number)
+            entries = self._readers[number].entries(places[rows])
+            found.update(zip(rows.tolist(), entries, strict=True))
+        return [found[row] for row in range(len(indices))]

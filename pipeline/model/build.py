@@ -12,7 +12,18 @@ from pipeline.config.model import (
     UNetConfig,
 )
 from pipeline.errors import InputError
-from vdm_core import VDM, DiT, DownsamplingUNet, LinearSchedule, MonotoneSchedule, Schedule, UNet
+from vdm_core import (
+    VDM,
+    AdaptiveSchedule,
+    CosineSchedule,
+    DiT,
+    DownsamplingUNet,
+    LinearSchedule,
+    MonotoneSchedule,
+    MultivariateSchedule,
+    Schedule,
+    UNet,
+)
 
 
 def build_vdm(
@@ -38,7 +49,7 @@ def build_vdm(
             network = _network(config.network, shape, classes if config.conditional else None)
         except ValueError as error:
             raise InputError(f"model.network: {error}") from None
-        schedule = _schedule(config.schedule)
+        schedule = _schedule(config.schedule, shape)
     return VDM(
         network,
         schedule,
@@ -98,6 +109,23 @@ def _network(config: NetworkConfig, shape: tuple[int, int, int], classes: int | 
             )
 
 
-def _schedule(config: ScheduleConfig) -> Schedule:
-    kind = {"linear": LinearSchedule, "monotone": MonotoneSchedule}[config.kind]
-    return kind(gamma_0=config.gamma_0, gamma_1=config.gamma_1, learned=config.learned)
+def _schedule(config: ScheduleConfig, shape: tuple[int, int, int]) -> Schedule:
+    gamma_0, gamma_1, learned = config.gamma_0, config.gamma_1, config.learned
+    match config.kind:
+        case "linear":
+            return LinearSchedule(gamma_0, gamma_1, learned=learned)
+        case "cosine":
+            return CosineSchedule(gamma_0, gamma_1)
+        case "monotone":
+            return MonotoneSchedule(gamma_0, gamma_1, learned=learned)
+        case "multivariate":
+            return MultivariateSchedule(shape, gamma_0, gamma_1, learned=learned)
+        case "adaptive":
+            return AdaptiveSchedule(
+                shape,
+                gamma_0,
+                gamma_1,
+                learned=learned,
+                latent_dim=config.latent_dim or 50,
+                width=config.width or 32,
+            )

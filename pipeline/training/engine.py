@@ -23,7 +23,8 @@ from pipeline.config.train import TrainConfig
 from pipeline.training.deepspeed_json import deepspeed_json
 from pipeline.training.optimizer import adamw, learning_rate_scale
 from vdm_core import VDM
-from vdm_core.records import ElboTerms, SchedulePoint
+from vdm_core.adaptive import at_prior_mean
+from vdm_core.records import AdaptiveElboTerms, ElboTerms, SchedulePoint
 
 TAG = "state"
 warnings.filterwarnings(  # DeepSpeed calls these by names that newer versions of torch dislike
@@ -56,9 +57,11 @@ class Engine:
         )
         self._check_float32()
 
-    def __call__(self, images: Tensor, labels: Tensor | None, **arguments: Any) -> ElboTerms:
+    def __call__(
+        self, images: Tensor, labels: Tensor | None, **arguments: Any
+    ) -> ElboTerms | AdaptiveElboTerms:
         """Return the VDM's per-example terms, in nats; arguments as for `VDM.forward`."""
-        return cast(ElboTerms, self._engine(images, labels, **arguments))
+        return cast(ElboTerms | AdaptiveElboTerms, self._engine(images, labels, **arguments))
 
     def backward(self, loss: Tensor) -> None:
         """Accumulate the gradient of a micro-batch's mean loss."""
@@ -77,9 +80,12 @@ class Engine:
         return cast(VDM, self._engine.module)
 
     def schedule_at(self, times: Tensor) -> SchedulePoint:
-        """γ and its slope at `times`, on the CPU, without gradient. Collective at ZeRO stage 3."""
+        """γ and its slope at `times` (N,), on the CPU, without gradient, as `at_prior_mean`.
+
+        Collective at ZeRO stage 3.
+        """
         with torch.no_grad():
-            point = self.vdm.schedule(times.to(self.device))
+            point = at_prior_mean(self.vdm.schedule, times.to(self.device))
         return SchedulePoint(point.gamma.cpu(), point.slope.cpu())
 
     @property

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from pipeline.config.train import TrainConfig
-from pipeline.metrics import ELBO_TERMS, StepMeter, Throughput, elbo_metrics
+from pipeline.metrics import StepMeter, Throughput, elbo_metrics
 from pipeline.training.engine import Engine
 from pipeline.training.step import StepSettings, train_step
 from vdm_core.decoder import radius
@@ -59,8 +59,9 @@ def train(
         conditional=config.model.conditional,
         drop_label=config.model.drop_label,
         decoder_radius=decoder_radius(engine, config),
+        latent_dim=engine.vdm.latent_dim,
     )
-    meter = StepMeter(ELBO_TERMS, engine.device)
+    meter = StepMeter(engine.vdm.term_names, engine.device)
     throughput = Throughput(state.step, config.steps)
     for step in range(state.step + 1, config.steps + 1):
         batches = [next(stream) for _ in range(config.accumulation)]
@@ -92,7 +93,7 @@ def decoder_radius(engine: Engine, config: TrainConfig) -> int:
     """
     optimizer = config.optimizer
     rate = optimizer.schedule_learning_rate or optimizer.learning_rate
-    gamma_0 = float(engine.schedule_at(torch.zeros(1)).gamma)
+    gamma_0 = float(engine.schedule_at(torch.zeros(1)).gamma.max())
     return radius(gamma_0 + 0.5 + 4 * rate * config.tracking.log_every, engine.vdm.levels)
 
 
@@ -101,14 +102,14 @@ def interval_values(
 ) -> dict[str, float]:
     """Means over all ranks since the last call, and the state of γ and the optimizer. Collective.
 
-    This is where the host waits for the device.
+    γ(0) and γ(1) are means over the pixels. This is where the host waits for the device.
     """
     totals = meter.take()
     dist.all_reduce(totals)
     images = int(totals[-1].item())
     speed = throughput.lap(step, images)
     values = elbo_metrics(meter.means(totals), dims)
-    gamma = engine.schedule_at(torch.tensor([0.0, 1.0])).gamma
+    gamma = engine.schedule_at(torch.tensor([0.0, 1.0])).gamma.reshape(2, -1).mean(1)
     return values | {
         "schedule/gamma_0": float(gamma[0]),
         "schedule/gamma_1": float(gamma[1]),

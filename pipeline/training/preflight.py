@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pipeline.config.train import TrainConfig
 from pipeline.data.dataset import open_dataset
 from pipeline.data.manifest import DatasetInfo
+from pipeline.data.select import selected
+from pipeline.data.transform import seen_shape
 from pipeline.errors import InputError
 from pipeline.model.build import check_model
 from pipeline.storage import Location, open_storage
@@ -53,8 +55,9 @@ def plan_training(config: TrainConfig) -> Plan:
     """
     check_submitted_paths(config, "storage_path")
     deepspeed_json(config)
-    info = open_dataset(config.path(config.data.train)).info
-    parameters = check_model(config.model, info.shape, info.classes, info.levels)
+    info = selected(open_dataset(config.path(config.data.train)), config.data.select).info
+    shape = seen_shape(config.data.transform, info.shape)
+    parameters = check_model(config.model, shape, info.classes, info.levels)
     storage = config.path(config.storage_path)
     tracking_uri = _tracking_uri(config, storage)
     run = open_storage(storage) / config.name

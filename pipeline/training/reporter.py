@@ -23,6 +23,7 @@ from pipeline.training import checkpoint
 from pipeline.training.checkpoint import Progress
 from pipeline.training.engine import Engine
 from vdm_core import VDM, sample
+from vdm_core.adaptive import at_prior_mean
 
 Report = Callable[[dict[str, float], Path, str], None]
 """(figures, folder, name): Ray Train's report of a checkpoint, see `checkpoint.Upload`."""
@@ -52,7 +53,9 @@ class RunReporter:
         if self.tracker is None:
             return
         shown = {name: value for name, value in values.items() if name != "train/seconds_left"}
-        self.tracker.metrics(step, shown | {"data/bad_samples": float(bad)})
+        place = self.stream.epoch_at(step * self.config.data.batch_size)
+        data = {"data/bad_samples": float(bad), "data/epoch": place.epochs}
+        self.tracker.metrics(step, shown | data)
         speed = Speed(
             values["train/images_per_second"],
             values["train/step_seconds"],
@@ -69,8 +72,9 @@ class RunReporter:
             return
         vdm = self._vdm(weights, engine.device)
         with torch.no_grad():
-            ema = vdm.schedule(times.to(engine.device))
-        self.tracker.figure(step, "schedule", schedule_figure(times, live, ema))
+            ema = at_prior_mean(vdm.schedule, times.to(engine.device))
+        note = "at latent 0" if vdm.latent_dim is not None else None
+        self.tracker.figure(step, "schedule", schedule_figure(times, live, ema, note=note))
         self.tracker.image(step, "samples", self._grid(vdm, engine.device))
 
     def checkpoint(

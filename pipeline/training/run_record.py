@@ -15,8 +15,8 @@ RECORD = "run.json"
 # More `steps` under optimizer.decay=cosine stretch what is left of the rate curve; so be it.
 MAY_CHANGE = (
     "root", "storage_path", "resume", "steps", "data.train", "data.on_bad_sample",
-    "data.max_bad_fraction", "cluster.cpus_per_worker", "cluster.max_failures",
-    "checkpoint.", "tracking.",
+    "data.max_bad_fraction", "data.loader_workers", "cluster.cpus_per_worker",
+    "cluster.max_failures", "checkpoint.", "tracking.",
 )  # fmt: skip
 
 

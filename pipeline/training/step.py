@@ -22,6 +22,7 @@ class StepSettings:
     """What a step needs besides the engine and the data.
 
     `decoder_radius`: as in `VDM.forward`, how many levels beside the nearest one are looked at.
+    `latent_dim`: size of an adaptive schedule's latent; None for other schedules.
     """
 
     seed: int
@@ -29,6 +30,7 @@ class StepSettings:
     conditional: bool
     drop_label: float
     decoder_radius: int
+    latent_dim: int | None = None
 
 
 def train_step(
@@ -43,7 +45,7 @@ def train_step(
         meter: receives the ELBO's terms of every valid example, in nats.
     """
     for batch in batches:
-        images = batch.images.to(engine.device, non_blocking=True)
+        images = batch.images.to(engine.device, non_blocking=True).contiguous()
         valid = batch.valid.to(engine.device, non_blocking=True)
         labels, draws = training_draws(batch, settings, engine.device)
 
@@ -59,7 +61,7 @@ def train_step(
 def training_draws(
     batch: Batch, settings: StepSettings, device: torch.device
 ) -> tuple[Tensor | None, dict[str, Tensor]]:
-    """Labels with the null condition drawn in, and times, noise, noise_0 for `VDM.forward`.
+    """Labels with the null condition drawn in, and the random arguments of `VDM.forward`.
 
     An unconditional model gets no labels, whatever the data has.
     """
@@ -70,8 +72,12 @@ def training_draws(
         labels = labels.to(device, non_blocking=True)
         dropped = uniform(settings.seed, Purpose.DROP_LABEL, indices) < settings.drop_label
         labels = torch.where(dropped, -1, labels)
-    return labels, {
+    draws = {
         "times": stratified_times(settings.seed, indices, settings.global_batch),
         "noise": normal(settings.seed, Purpose.NOISE, indices, shape),
         "noise_0": normal(settings.seed, Purpose.NOISE_0, indices, shape),
     }
+    if settings.latent_dim is not None:
+        size = (settings.latent_dim,)
+        draws["noise_latent"] = normal(settings.seed, Purpose.LATENT, indices, size)
+    return labels, draws

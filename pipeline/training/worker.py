@@ -16,7 +16,9 @@ from ray.train.torch import get_device
 from pipeline.config.train import TrainConfig
 from pipeline.data.dataset import ShardedDataset, open_dataset
 from pipeline.data.manifest import DatasetInfo
+from pipeline.data.select import selected
 from pipeline.data.stream import TrainingStream
+from pipeline.data.transform import seen_shape
 from pipeline.logs import set_up_logging
 from pipeline.model.build import build_vdm
 from pipeline.model.export import ModelCard
@@ -65,7 +67,8 @@ def train_run(job: TrainJob) -> None:
     device = get_device()
     if device.type == "cuda":
         torch.cuda.set_device(device)  # collectives of Python objects use the current device
-    dataset, run = open_dataset(job.data), open_storage(job.run)
+    dataset = selected(open_dataset(job.data), config.data.select)
+    run = open_storage(job.run)
     card = model_card(config, dataset.info, job.mlflow_run_id)
     vdm = build_vdm(config.model, card.shape, card.classes, config.seed, card.levels)
     engine = Engine(vdm, config, device)
@@ -109,6 +112,8 @@ def training_stream(job: TrainJob, dataset: ShardedDataset, start: int) -> Train
         shuffle_window=data.shuffle_window,
         on_bad_sample=data.on_bad_sample,
         max_bad_fraction=data.max_bad_fraction,
+        transform=data.transform,
+        loader_workers=data.loader_workers,
         start=start,
     )
 
@@ -117,7 +122,7 @@ def model_card(config: TrainConfig, info: DatasetInfo, mlflow_run_id: str) -> Mo
     """The card that this run's exports carry; `step` is filled in when they are written."""
     return ModelCard(
         model=config.model,
-        shape=info.shape,
+        shape=seen_shape(config.data.transform, info.shape),
         levels=info.levels,
         classes=info.classes,
         class_names=info.class_names,

@@ -11,13 +11,23 @@ import ray
 from mlflow import MlflowClient
 
 from jobs.cli import run
-from jobs.evaluate import IMAGES, PICTURE, REPORT, evaluate, main, make_plan, make_report
+from jobs.evaluate import (
+    IMAGES,
+    PICTURE,
+    PROFILE,
+    PROFILE_PICTURE,
+    REPORT,
+    evaluate,
+    main,
+    make_plan,
+    make_report,
+)
 from pipeline.config.sample import EvaluateConfig
 from pipeline.data.manifest import DatasetInfo
 from pipeline.data.writer import ShardSample, finish_dataset, write_shard
 from pipeline.evaluate import ImageRange, ImageTerms, LikelihoodEvaluator
-from pipeline.training.run_record import read_run
 from pipeline.storage import open_storage
+from pipeline.training.run_record import read_run
 
 # MLflow's own use of SQLAlchemy, not ours.
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")
@@ -99,6 +109,17 @@ def test_dry_run_shows_the_plan_and_writes_nothing(call, toy_model):
     assert not (toy_model / "evaluation").exists()
 
 
+def test_further_figures_are_planned_or_refused(call):
+    """Before Ray starts: all of them with their T, or what the model cannot be asked."""
+    code, shown, _ = call("--dry-run", "bounds.compute=[discrete, ode]", "bounds.steps=7")
+    assert code == 0
+    assert "discrete: bound at T = 7, all steps" in shown
+    assert "ode: NLL of the probability-flow ODE" in shown
+    code, _, error = call("bounds.compute=[importance]")
+    assert code == 2
+    assert "set bounds.steps" in error
+
+
 def test_the_same_evaluation_is_shown_and_not_computed_again(call, toy_model, data):
     """Equal weights, data and settings; another pool or batch size makes no difference."""
     results = directly(toy_model, data)
@@ -108,7 +129,8 @@ def test_the_same_evaluation_is_shown_and_not_computed_again(call, toy_model, da
     code, shown, _ = call("batch_size=3", "pool.actors=2")
     assert code == 0
     assert f"{report.bound.bits_per_dim:.4f} ± {report.bound.standard_error:.4f}" in shown
-    for changed in ({"seed": 1}, {"draws": 5}, {"steps": 9}, {"baseline_data": data}):
+    profile = {"bounds": {"compute": ["profile"]}}
+    for changed in ({"seed": 1}, {"draws": 5}, {"steps": 9}, {"baseline_data": data}, profile):
         other = make_plan(EvaluateConfig(model=str(toy_model), data=data, **changed))
         assert other.request != report.request
 
@@ -129,28 +151,38 @@ def test_two_actors_give_what_one_process_gives(toy_run, data, tmp_path, submit_
     """Every image once; report, table and MLflow agree with the images."""
     output = tmp_path / "evaluation"
     request = [f"model={toy_run}", f"data={data}", f"baseline_data={data}", f"output={output}"]
-    job = submit_job("evaluate", *request, "pool.actors=2", "batch_size=5")
+    figures = ["bounds.compute=[discrete, importance, profile]", "bounds.steps=3"]
+    job = submit_job("evaluate", *request, *figures, "pool.actors=2", "batch_size=5")
     log = job.communicate()[0]
     assert job.returncode == 0, log
-    expected = directly(toy_run, data)
+    further = {"compute": ("discrete", "importance", "profile"), "steps": 3}
+    expected = directly(toy_run, data, bounds=further)
     table = pq.read_table(output / IMAGES).to_pydict()
     assert table["index"] == list(range(24))
     assert table["key"] == [image.key for image in expected]
-    for term in ("reconstruction", "prior", "diffusion"):
+    for term in ("reconstruction", "prior", "diffusion", "discrete", "importance"):
         values = [getattr(image, term) for image in expected]
         assert table[term] == pytest.approx(values, rel=1e-5, abs=1e-5)
 
-    bound = json.loads((output / REPORT).read_text())["bound"]
+    report = json.loads((output / REPORT).read_text())
+    bound, discrete = report["bound"], report["further"]["discrete"]
     totals = np.sum([table[t] for t in ("reconstruction", "prior", "diffusion")], axis=0)
     bits = totals / (64 * np.log(2))
     assert bound["bits_per_dim"] == pytest.approx(bits.mean(), rel=1e-9)
     assert bound["standard_error"] == pytest.approx(bits.std(ddof=1) / np.sqrt(24), rel=1e-9)
     assert f"{bound['bits_per_dim']:.4f} ± {bound['standard_error']:.4f}" in log
-    assert (output / PICTURE).read_bytes().startswith(b"\x89PNG")
-    check_tracked(toy_run, bound)
+    mean = np.mean(table["discrete"]) / (64 * np.log(2))
+    assert discrete["bits_per_dim"] == pytest.approx(mean, rel=1e-9)
+    assert f"{discrete['bits_per_dim']:.4f} ± {discrete['standard_error']:.4f}" in log
+    errors = np.array([image.profile for image in expected])
+    profile = pq.read_table(output / PROFILE).to_pydict()
+    assert profile["squared_error"] == pytest.approx(errors.mean(0), rel=1e-4)
+    for picture in (PICTURE, PROFILE_PICTURE):
+        assert (output / picture).read_bytes().startswith(b"\x89PNG")
+    check_tracked(toy_run, report)
 
 
-def check_tracked(checkpoint: Path, bound: dict[str, float]) -> None:
+def check_tracked(checkpoint: Path, report: dict) -> None:
     """One finished run below the training run has the report's figures."""
     record = read_run(open_storage(str(checkpoint.parent)))
     client = MlflowClient(record.tracking_uri)
@@ -161,7 +193,11 @@ def check_tracked(checkpoint: Path, bound: dict[str, float]) -> None:
     assert tracked.info.status == "FINISHED"
     assert tracked.data.params["T"] == "continuous"
     names = ("bits_per_dim", "standard_error", "reconstruction", "prior", "diffusion")
-    assert tracked.data.metrics == {f"train/{name}": bound[name] for name in names}
+    figures = {f"train/{name}": report["bound"][name] for name in names}
+    for name, further in report["further"].items():
+        for part in ("bits_per_dim", "standard_error"):
+            figures[f"train/{name}_{part}"] = further[part]
+    assert tracked.data.metrics == figures
 
 
 @pytest.mark.slow

@@ -10,13 +10,13 @@ import pytest
 import torch
 from scipy.integrate import quad
 
-from pipeline.model.build import build_vdm
 from pipeline.config.model import DownsamplingUNetConfig, ModelConfig
 from pipeline.config.sample import EvaluateConfig
 from pipeline.data.dataset import open_dataset
 from pipeline.data.stream import iterate_once
 from pipeline.errors import InputError
 from pipeline.evaluate import ImageRange, ImageTerms, LikelihoodEvaluator, summarise
+from pipeline.model.build import build_vdm
 from pipeline.model.export import ModelCard, export_bytes
 from pipeline.storage import open_storage
 from vdm_core.rng import Purpose, normal
@@ -215,5 +215,5 @@ def test_a_bound_that_is_not_finite_is_no_result():
 
 
 def test_one_image_has_no_standard_error():
-    with pytest.raises(ValueError, match="at least 2"):
+    with pytest.raises(ValueError, match="needs 2 or more"):
         summarise(some_terms(np.ones((1, 3))), DIMS)

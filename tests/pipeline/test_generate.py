@@ -14,15 +14,15 @@ import pytest
 import torch
 import webdataset
 
-from pipeline.model.build import build_vdm
 from pipeline.config.model import DownsamplingUNetConfig, ModelConfig
 from pipeline.config.sample import SampleConfig
 from pipeline.data.dataset import ShardedDataset, open_dataset
 from pipeline.data.decode import decode_image
 from pipeline.data.stream import iterate_once
 from pipeline.errors import InputError
-from pipeline.model.export import WEIGHTS, ModelCard, export_bytes, load_card
 from pipeline.generate import ShardGenerator
+from pipeline.model.build import build_vdm
+from pipeline.model.export import WEIGHTS, ModelCard, export_bytes, load_card
 from pipeline.sample_set import finish_samples, plan_identity, plan_shards
 from pipeline.storage import open_storage
 
@@ -119,10 +119,29 @@ def test_a_sample_depends_on_its_id_and_not_on_its_shard(draw):
 
 
 @pytest.mark.parametrize(
-    "change", [{"seed": 1}, {"steps": 4}, {"sampler": "ddim"}, {"guidance_scale": 1.0}]
+    "change",
+    [
+        {"seed": 1},
+        {"steps": 4},
+        {"sampler": "ddim"},
+        {"sampler": "pc"},
+        {"guidance_scale": 1.0},
+        {"gamma_interval": (-13.0, 0.0)},
+        {"clip": "static"},
+    ],
 )
 def test_every_setting_reaches_the_pixels(draw, change):
     assert not torch.equal(contents(draw("s", **change))[0], contents(draw("t"))[0])
+
+
+@pytest.mark.parametrize("kind", ["multivariate", "adaptive"])
+def test_a_schedule_with_a_gamma_for_each_pixel_is_sampled(draw, tmp_path, kind):
+    """A fresh one is a straight line at every pixel: its set is that of the linear schedule."""
+    model = export(tmp_path / "per pixel", schedule={"kind": kind})
+    images, labels, keys = contents(draw("s", model=model))
+    expected = contents(draw("t"))
+    assert (images.int() - expected[0].int()).abs().max() <= 1
+    assert (labels, keys) == expected[1:]
 
 
 def test_labels_reach_the_pixels(draw):

@@ -3,7 +3,13 @@
 import pytest
 
 from pipeline.evaluate import BoundSummary, ImageTerms
-from pipeline.likelihood_report import LikelihoodReport, likelihood_figure, report_text
+from pipeline.likelihood_report import (
+    FurtherFigure,
+    LikelihoodReport,
+    likelihood_figure,
+    report_text,
+    tracked_figures,
+)
 
 BOUND = BoundSummary(1000, 3.14159, 0.0271, 0.01, 0.002, 3.1296)
 
@@ -30,6 +36,22 @@ def test_the_table_names_the_number_of_steps_and_does_without_a_baseline():
     text = report_text(report(steps=1000, conditional=False, iid_pixel_bits_per_dim=None))
     assert "T = 1000, unconditional" in text
     assert "i.i.d." not in text
+
+
+def test_further_figures_and_a_fourth_term_are_shown_with_what_they_are():
+    """In the table under their own names, and in the tracker's figures."""
+    ode = FurtherFigure(bits_per_dim=3.0321, standard_error=0.02, meaning="NLL of the ODE")
+    bound = BoundSummary(1000, 3.2, 0.0271, 0.01, 0.002, 3.1296, auxiliary=0.0584)
+    made = report(bound=bound, further={"ode": ode})
+    text = report_text(made)
+    assert "  auxiliary         0.0584" in text
+    assert "  ode               3.0321 ± 0.0200 bits/dim   NLL of the ODE" in text
+    assert LikelihoodReport.model_validate_json(made.model_dump_json()) == made
+    figures = tracked_figures(made)
+    assert figures["test/auxiliary"] == 0.0584
+    assert figures["test/ode_bits_per_dim"] == 3.0321
+    assert figures["test/ode_standard_error"] == 0.02
+    assert "test/auxiliary" not in tracked_figures(report())
 
 
 def test_a_report_survives_its_journey_through_json():

@@ -79,6 +79,17 @@ def test_elbo_metrics_are_in_bits_per_dim():
     )
 
 
+def test_elbo_metrics_take_whatever_terms_the_model_has():
+    """An adaptive schedule's fourth term is part of the total, and of the line people watch."""
+    nats = dict.fromkeys(("reconstruction", "prior", "diffusion", "auxiliary"), 12 * math.log(2))
+    values = elbo_metrics(nats, 12)
+    assert values["train/auxiliary"] == pytest.approx(1.0)
+    assert values["train/bits_per_dim"] == pytest.approx(4.0)
+    assert "(rec 1.00 prior 1.00 diff 1.00 aux 1.00)" in progress_line(
+        1, 2, values, Speed(1.0, 1.0, 1.0)
+    )
+
+
 def test_throughput_counts_from_the_step_a_resumed_run_began_at():
     """Rates use the interval's own steps and seconds, and the rest is counted to the end."""
     now = iter([100.0, 110.0, 130.0])

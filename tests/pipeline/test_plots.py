@@ -37,6 +37,23 @@ def test_schedule_figure_draws_gamma_snr_and_slope():
     assert all(axes.get_title(loc="left") and axes.get_xlabel() for axes in figure.axes)
 
 
+def test_schedule_figure_of_maps_is_the_mean_in_a_band():
+    """A pixel each of -13 + 18 t and -13 + 18 t^2: their mean between the two of them."""
+    t = torch.linspace(0, 1, 11)
+    gamma = -13 + 18 * torch.stack([t, t.square()], dim=1).view(11, 1, 1, 2)
+    slope = 18 * torch.stack([torch.ones(11), 2 * t], dim=1).view(11, 1, 1, 2)
+    figure = schedule_figure(t, SchedulePoint(gamma, slope), note="at latent 0")
+    panel, snr, _ = figure.axes
+    mean = gamma.flatten(1).mean(1).numpy()
+    np.testing.assert_allclose(panel.lines[0].get_ydata(), mean, atol=1e-5)
+    np.testing.assert_allclose(snr.lines[0].get_ydata(), np.exp(-mean), rtol=1e-4)
+    (band,) = panel.collections
+    corners = {(round(x, 3), round(y, 3)) for x, y in band.get_paths()[0].vertices.tolist()}
+    assert {(0.5, -4.0), (0.5, -8.5)} <= corners
+    assert panel.get_title(loc="left").endswith("(mean, range), at latent 0")
+    assert _png(figure)
+
+
 def test_schedule_figure_needs_one_value_per_time():
     """A schedule sampled at other times is refused, not drawn askew."""
     with pytest.raises(ValueError, match="learned"):

@@ -92,6 +92,20 @@ def test_guidance_is_refused_where_the_null_condition_was_never_trained():
     assert plan_shards(request(), model_card(drop_label=0.0))
 
 
+@pytest.mark.parametrize("kind", ["multivariate", "adaptive"])
+def test_what_asks_for_one_gamma_is_refused_where_each_pixel_has_its_own(kind):
+    card = model_card(schedule={"kind": kind})
+    for wrong in (
+        {"sampler": "heun"},
+        {"sampler": "dpmpp_2m"},
+        {"grid": "gamma"},
+        {"gamma_interval": (-5.0, 0.0), "guidance_scale": 2.0},
+    ):
+        with pytest.raises(InputError, match=rf"{next(iter(wrong))}.*\({kind}\) has one for each"):
+            plan_shards(request(**wrong), card)
+    assert plan_shards(request(sampler="ddim", clip="static", guidance_scale=2.0), card)
+
+
 def test_identity_has_what_the_shards_depend_on_and_nothing_else():
     """Batch size, pool, paths and the grid may change between two calls; all else may not."""
     base = plan_identity(request(), model_card())
@@ -101,7 +115,8 @@ def test_identity_has_what_the_shards_depend_on_and_nothing_else():
     others = [
         *(plan_identity(request(**change), model_card()) for change in (
             {"per_class": 5}, {"classes": (1,)}, {"seed": 1}, {"sampler": "ddim"}, {"steps": 9},
-            {"guidance_scale": 2.0}, {"samples_per_shard": 3},
+            {"guidance_scale": 2.0}, {"samples_per_shard": 3}, {"grid": "gamma"},
+            {"clip": "static"}, {"guidance_scale": 2.0, "gamma_interval": (-5, 0)},
         )),
         plan_identity(request(), model_card(sha="cd")),
         plan_identity(request(), model_card(step=8)),

@@ -7,7 +7,15 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
-from vdm_core import VDM, AdaptiveElboTerms, AdaptiveSchedule, LinearSchedule, elbo
+from vdm_core import (
+    VDM,
+    AdaptiveElboTerms,
+    AdaptiveSchedule,
+    LinearSchedule,
+    MultivariateSchedule,
+    elbo,
+)
+from vdm_core.adaptive import at_prior_mean
 
 SHAPE = (2, 4, 4)
 
@@ -163,3 +171,25 @@ def test_wrong_input_is_an_error_that_names_it() -> None:
     with pytest.raises(ValueError, match="noise_latent has shape"):
         VDM(Convolution().double(), make())(**batch)
     assert math.isfinite(VDM(Convolution().double(), make())(draws()["images"]).total.sum().item())
+
+
+def test_curves_are_those_of_the_latent_s_prior_mean():
+    """A row for each time: of an adaptive schedule at c = 0, of another as it is."""
+    schedule, t = make(), torch.tensor([0.0, 0.3, 1.0], dtype=torch.float64)
+    point = at_prior_mean(schedule, t)
+    assert point.gamma.shape == point.slope.shape == (3, *SHAPE)
+    for row, time in enumerate(t):
+        alone = schedule(time.view(1), torch.zeros(1, 3, dtype=torch.float64))
+        assert torch.equal(point.gamma[row], alone.gamma[0])
+        assert torch.equal(point.slope[row], alone.slope[0])
+    assert at_prior_mean(LinearSchedule(), t).gamma.shape == (3,)
+    assert at_prior_mean(MultivariateSchedule(SHAPE), t).gamma.shape == (3, *SHAPE)
+
+
+def test_a_vdm_names_the_terms_that_it_returns():
+    """Before it is asked for any."""
+    images = torch.zeros(2, *SHAPE, dtype=torch.uint8)
+    for schedule, latent_dim in ((make(), 3), (LinearSchedule().double(), None)):
+        vdm = VDM(Convolution().double(), schedule)
+        assert vdm.term_names == vdm(images)._fields
+        assert vdm.latent_dim == latent_dim

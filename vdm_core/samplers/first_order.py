@@ -5,16 +5,16 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from vdm_core.denoiser import Denoiser
+from vdm_core.denoiser import Denoiser, Gamma
 from vdm_core.diffusion import alpha_sigma, posterior
-from vdm_core.samplers.contract import Noise
+from vdm_core.samplers.contract import Noise, each
 
 
 def ancestral(
     denoiser: Denoiser, z: Tensor, labels: Tensor | None, gammas: Tensor, noise: Noise
 ) -> Iterator[Tensor]:
     """Draw z_s from q(z_s | z_t, x = x_hat) at each step (Kingma et al. 2021, section 3.3)."""
-    for number, step in enumerate(ancestral_steps(gammas)):
+    for number, step in enumerate(ancestral_steps(gammas, z)):
         epsilon = denoiser(z, step.gamma, labels)
         z = step.from_z * z + step.from_epsilon * epsilon + step.std * noise(number)
         yield z
@@ -31,8 +31,8 @@ def ddim(
     alpha, sigma = alpha_sigma(gammas)
     ratio = alpha[1:] / alpha[:-1]
     from_epsilon = sigma[1:] - ratio * sigma[:-1]
-    steps = zip(gammas[:-1].tolist(), ratio.tolist(), from_epsilon.tolist(), strict=True)
-    for gamma, a, b in steps:
+    columns = (each(c, z) for c in (gammas[:-1], ratio, from_epsilon))
+    for gamma, a, b in zip(*columns, strict=True):
         z = a * z + b * denoiser(z, gamma, labels)
         yield z
 
@@ -40,18 +40,18 @@ def ddim(
 class AncestralStep(NamedTuple):
     """z_s = from_z z_t + from_epsilon epsilon_hat(z_t, gamma) + std noise."""
 
-    gamma: float
-    from_z: float
-    from_epsilon: float
-    std: float
+    gamma: Gamma
+    from_z: Gamma
+    from_epsilon: Gamma
+    std: Gamma
 
 
-def ancestral_steps(gammas: Tensor) -> list[AncestralStep]:
-    """The coefficients of each step of ancestral sampling along falling gammas (T+1,)."""
+def ancestral_steps(gammas: Tensor, z: Tensor) -> list[AncestralStep]:
+    """The coefficients of each step of ancestral sampling of ``z`` along a sampler's gammas."""
     gamma_t, gamma_s = gammas[:-1], gammas[1:]
     alpha_t, sigma_t = alpha_sigma(gamma_t)
     q = posterior(gamma_s, gamma_t)
     from_z = q.from_z + q.from_x / alpha_t
     from_epsilon = -q.from_x * sigma_t / alpha_t
-    columns = (gamma_t.tolist(), from_z.tolist(), from_epsilon.tolist(), q.std.tolist())
+    columns = (each(c, z) for c in (gamma_t, from_z, from_epsilon, q.std))
     return [AncestralStep(*row) for row in zip(*columns, strict=True)]

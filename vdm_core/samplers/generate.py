@@ -17,7 +17,7 @@ from vdm_core.labels import StatesClasses, check_labels
 from vdm_core.rng import Purpose, normal, uniform
 from vdm_core.samplers.contract import Sampler
 from vdm_core.samplers.first_order import ancestral, ddim
-from vdm_core.samplers.grid import Grid, step_grid
+from vdm_core.samplers.grid import Grid, map_grid, step_grid
 from vdm_core.samplers.langevin import pc
 from vdm_core.samplers.second_order import dpmpp_2m, heun
 from vdm_core.vdm import VDM
@@ -45,7 +45,9 @@ def sample(
     """Generate images: (B,C,H,W) uint8, in [0, vdm.levels).
 
     A sample depends on (seed, its id, its label) alone, whatever else is in the batch, up to the
-    rounding of batched kernels. The VDM runs in evaluation mode.
+    rounding of batched kernels. The VDM runs in evaluation mode. Where its schedule has a gamma for
+    each pixel, the samplers are ancestral, ddim and pc, the grid is "t", guidance has no interval,
+    and an adaptive schedule's latent is drawn from its prior N(0, I).
 
     Args:
         vdm: the model.
@@ -72,7 +74,7 @@ def sample(
     guidances = _as_sequence(guidance)
     _check_condition(vdm.network, sample_ids, labels, guidances)
     labels = None if labels is None else labels.to(sample_ids.device)
-    gammas = step_grid(vdm.schedule, steps, grid, sample_ids.device)
+    gammas = _gammas(vdm, steps, grid, sample_ids, seed)
     denoiser = _denoiser(vdm, guidances, clip)
 
     def noise(draw: int, purpose: Purpose = Purpose.SAMPLE_STEP) -> Tensor:
@@ -87,7 +89,7 @@ def sample(
     uniforms = None
     if decode == "sample":
         uniforms = uniform(seed, Purpose.SAMPLE_DECODE, sample_ids, shape, dtype=vdm.dtype)
-    return decode_levels(z, gammas[-1:].to(z), vdm.levels, uniforms=uniforms)
+    return decode_levels(z, gammas[-1].to(z), vdm.levels, uniforms=uniforms)
 
 
 @contextmanager
@@ -100,6 +102,16 @@ def evaluation_mode(module: nn.Module) -> Iterator[None]:
     finally:
         for part in training:
             part.training = True
+
+
+def _gammas(vdm: VDM, steps: int, grid: Grid, sample_ids: Tensor, seed: int) -> Tensor:
+    """The grid of the VDM's schedule: numbers, or maps where each pixel has a gamma of its own."""
+    if not vdm.schedule.per_pixel:
+        return step_grid(vdm.schedule, steps, grid, sample_ids.device)
+    latent = None
+    if vdm.latent_dim is not None:
+        latent = normal(seed, Purpose.LATENT, sample_ids, (vdm.latent_dim,), dtype=vdm.dtype)
+    return map_grid(vdm.schedule, steps, grid, sample_ids.device, latent)
 
 
 def _sampler(sampler: str | Sampler) -> Sampler:

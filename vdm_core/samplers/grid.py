@@ -1,4 +1,4 @@
-"""Which gammas a sampler stops at: T+1 falling numbers, float64 on the host."""
+"""Which gammas a sampler stops at: T+1 falling numbers, or T+1 maps, in float64."""
 
 from typing import Literal
 
@@ -24,8 +24,8 @@ def step_grid(schedule: Schedule, steps: int, grid: Grid, device: torch.device) 
     _check_steps(steps)
     if schedule.per_pixel:
         raise ValueError(
-            f"{type(schedule).__name__} has a gamma for each pixel, and samplers walk one for all; "
-            "sample a model whose schedule is a function of t alone"
+            f"{type(schedule).__name__} has a gamma for each pixel: its grid is one of maps, see "
+            "map_grid"
         )
     if isinstance(grid, Tensor):
         gammas = grid.detach().double().cpu()
@@ -42,6 +42,28 @@ def step_grid(schedule: Schedule, steps: int, grid: Grid, device: torch.device) 
         )
     _check_falling(gammas)
     return gammas
+
+
+def map_grid(
+    schedule: Schedule, steps: int, grid: Grid, device: torch.device, latent: Tensor | None
+) -> Tensor:
+    """The maps of `steps` steps from t = 1 to 0: (steps + 1, B, C, H, W), float64 on `device`.
+
+    B is 1, or for an adaptive schedule the length of its `latent` (B, d).
+
+    Raises:
+        ValueError: no step, or another grid than "t": the pixels' gammas share their times only.
+    """
+    _check_steps(steps)
+    if not (isinstance(grid, str) and grid == "t"):
+        raise ValueError(
+            f"grid is {grid!r}, and a {type(schedule).__name__} has a gamma for each pixel, which "
+            "share the times alone: give 't'"
+        )
+    times = _evenly(1, 0, steps).to(device)[:, None]
+    point = schedule(times) if latent is None else schedule(times, latent)
+    gammas: Tensor = point.gamma
+    return gammas.double()
 
 
 def profile_grid(gammas: Tensor, profile: Tensor, steps: int) -> Tensor:

@@ -5,8 +5,8 @@ from itertools import count
 
 from torch import Tensor
 
-from vdm_core.denoiser import Denoiser, host_alpha_sigma
-from vdm_core.samplers.contract import Noise
+from vdm_core.denoiser import Denoiser, Gamma, coefficients
+from vdm_core.samplers.contract import Noise, each
 from vdm_core.samplers.first_order import ancestral_steps
 
 
@@ -39,7 +39,7 @@ def pc(
     if corrector_steps < 0:
         raise ValueError(f"corrector_steps is {corrector_steps}; give 0 or more")
     draws = map(noise, count())
-    for step, gamma_s in zip(ancestral_steps(gammas), gammas[1:].tolist(), strict=True):
+    for step, gamma_s in zip(ancestral_steps(gammas, z), each(gammas[1:], z), strict=True):
         epsilon = denoiser(z, step.gamma, labels)
         z = step.from_z * z + step.from_epsilon * epsilon + step.std * next(draws)
         for _ in range(corrector_steps):
@@ -48,7 +48,7 @@ def pc(
 
 
 def langevin_step(
-    denoiser: Denoiser, z: Tensor, labels: Tensor | None, gamma: float, noise: Tensor, snr: float
+    denoiser: Denoiser, z: Tensor, labels: Tensor | None, gamma: Gamma, noise: Tensor, snr: float
 ) -> Tensor:
     """One step of Langevin dynamics on q(z | gamma): z + delta score + sqrt(2 delta) noise.
 
@@ -58,6 +58,6 @@ def langevin_step(
     affine: the variance v of z along an eigenvector settles at v / (1 - delta / (2 v)), too much by
     a fraction of at most snr^2 / (1 - snr^2), as v >= sigma^2.
     """
-    _, sigma = host_alpha_sigma(gamma)
+    _, sigma = coefficients(gamma)
     scale = 2 * snr * sigma
     return z - snr * scale * denoiser(z, gamma, labels) + scale * noise

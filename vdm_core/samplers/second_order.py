@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vdm_core.denoiser import Denoiser
 from vdm_core.diffusion import alpha_sigma
-from vdm_core.samplers.contract import Noise
+from vdm_core.samplers.contract import Noise, check_numbers
 
 
 def dpmpp_2m(
@@ -23,6 +23,7 @@ def dpmpp_2m(
     middle of the step, d = x_hat + (x_hat - x_hat_before) / (2 r), and then held:
     z_s = (sigma_s / sigma_t) z_t - alpha_s expm1(-h) d. The first step is DDIM's.
     """
+    check_numbers("dpmpp_2m", gammas)
     alpha, sigma = (c.tolist() for c in alpha_sigma(gammas))
     h = (-0.5 * gammas.diff()).tolist()
     x_before = z  # of no weight in the first step
@@ -48,6 +49,7 @@ def heun(
     error there is several times larger. Nor is anything divided by alpha, which at gamma = 5 would
     multiply an error of epsilon_hat by 12.
     """
+    check_numbers("heun", gammas)
     _, sigma = (c.tolist() for c in alpha_sigma(gammas))
 
     def slope(z: Tensor, gamma: float, sigma: float) -> Tensor:

@@ -20,8 +20,14 @@ SHAPES = {
     ],
     "fixed": ["model.schedule.learned=false", "data.micro_batch=4"],
     "bfloat16": ["deepspeed.precision=bfloat16"],
+    "multivariate": ["model.schedule.kind=multivariate", "optimizer.learning_rate=1e-3"],
+    "adaptive": [
+        "model.schedule={kind: adaptive, latent_dim: 3, width: 4}",
+        "optimizer.learning_rate=1e-3",
+    ],
 }
-CASES = [(s, k) for k in SHAPES for s in STAGES if k != "fixed" or s in (1, 3)]
+AT_TWO_STAGES = ("fixed", "multivariate", "adaptive")
+CASES = [(s, k) for k in SHAPES for s in STAGES if k not in AT_TWO_STAGES or s in (1, 3)]
 
 
 @pytest.fixture(scope="module")

@@ -36,6 +36,9 @@ def one(launch: Any, configure: Any, data: str, tmp_path_factory: Any) -> Any:
         "whole": configure(*base),
         "accumulated": configure(*base, "data.micro_batch=4"),
         "unconditional": configure(*base, "model.conditional=false", "steps=2"),
+        "adaptive": configure(
+            *base, "model.schedule={kind: adaptive, latent_dim: 2, width: 4}", "steps=2"
+        ),
     }
     return launch("training_ranks", 1, folder, **runs)
 
@@ -72,6 +75,16 @@ def test_what_is_reported_and_when(two: Any) -> None:
     parts = sum(run["values"][6][f"train/{t}"] for t in ("reconstruction", "prior", "diffusion"))
     assert run["values"][6]["train/bits_per_dim"] == pytest.approx(parts)
     assert series(run, "train/learning_rate")[-1] == pytest.approx(0.01)
+
+
+def test_an_adaptive_schedule_reports_its_fourth_term_and_its_ends(one: Any) -> None:
+    """The total has four parts; γ(0) and γ(1) are means over the pixels, here near the start."""
+    for values in one["adaptive"]["values"].values():
+        terms = ("reconstruction", "prior", "diffusion", "auxiliary")
+        parts = sum(values[f"train/{term}"] for term in terms)
+        assert values["train/bits_per_dim"] == pytest.approx(parts)
+        assert values["schedule/gamma_0"] == pytest.approx(-13.3, abs=0.1)
+        assert values["schedule/gamma_1"] == pytest.approx(5.0, abs=0.1)
 
 
 def test_interrupted_equals_uninterrupted(two: Any) -> None:

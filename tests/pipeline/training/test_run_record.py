@@ -31,6 +31,7 @@ def test_round_trip(tiny: Any, tmp_path: Path) -> None:
     "override",
     [
         *("steps=60", "resume=never", "data.train=elsewhere", "data.max_bad_fraction=0.5"),
+        "data.loader_workers=2",
         *("checkpoint.keep=9", "tracking.log_every=7", "cluster.max_failures=0"),
         *("root=/", "storage_path=s"),
     ],

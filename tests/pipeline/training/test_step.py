@@ -7,6 +7,7 @@ import torch
 
 from pipeline.training.step import StepSettings, training_draws
 from vdm_core.records import Batch
+from vdm_core.rng import Purpose, normal
 
 CPU = torch.device("cpu")
 SETTINGS = StepSettings(
@@ -35,6 +36,15 @@ def test_draws_belong_to_the_index() -> None:
     assert own_labels is not None
     assert torch.equal(own_labels, labels[rows])
     assert all(torch.equal(own_draws[name], draw[rows]) for name, draw in draws.items())
+
+
+def test_an_adaptive_schedule_gets_the_noise_of_its_latent() -> None:
+    """A row for each index, independent of the other draws; other schedules get none."""
+    assert "noise_latent" not in training_draws(batch([0, 1]), SETTINGS, CPU)[1]
+    adaptive = replace(SETTINGS, latent_dim=3)
+    _, draws = training_draws(batch([4, 9]), adaptive, CPU)
+    expected = normal(3, Purpose.LATENT, torch.tensor([4, 9]), (3,))
+    assert torch.equal(draws["noise_latent"], expected)
 
 
 def test_times_are_stratified_over_the_global_batch() -> None:

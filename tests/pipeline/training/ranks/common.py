@@ -61,6 +61,7 @@ def settings(config: TrainConfig) -> StepSettings:
         conditional=config.model.conditional,
         drop_label=config.model.drop_label,
         decoder_radius=radius(config.model.schedule.gamma_0 + 1, 256),
+        latent_dim=config.model.schedule.latent_dim,
     )
 
 

@@ -5,7 +5,7 @@ import torch
 import torch.distributed as dist
 
 from pipeline.config.train import TrainConfig
-from pipeline.metrics import ELBO_TERMS, StepMeter
+from pipeline.metrics import StepMeter
 from pipeline.training.engine import Engine
 from pipeline.training.step import train_step
 from vdm_core.ema import ema_decay, ema_start, ema_update
@@ -15,7 +15,7 @@ MORE = 2
 
 def losses(engine: Engine, config: TrainConfig, steps: range, averages=None) -> tuple[list, list]:
     """Mean bits/dim and gradient norm of each step."""
-    meter, found, norms = StepMeter(ELBO_TERMS), [], []
+    meter, found, norms = StepMeter(engine.vdm.term_names), [], []
     for step in steps:
         batches = common.own_batches(step, config)
         train_step(engine, batches, common.settings(config), meter)
@@ -77,6 +77,6 @@ result["empty"] = {
     if name.endswith("linear")
 }
 for name, config in configs.items():
-    if dist.get_rank() == 0 and name in ("1 linear", "1 monotone", "1 fixed"):
+    if dist.get_rank() == 0 and name.startswith("1 ") and name != "1 bfloat16":
         result[f"reference {name[2:]}"] = common.reference(config, 6)
 common.finish(result)
