@@ -22,6 +22,7 @@ from types import FrameType
 from typing import TypeVar
 
 from jobs import evaluate, prepare, sample
+from pipeline.cluster.local_head import local_head, submit
 from pipeline.config.base import JobConfig
 from pipeline.config.load import load_config
 from pipeline.config.prepare import PrepareConfig
@@ -29,8 +30,7 @@ from pipeline.config.sample import EvaluateConfig, SampleConfig
 from pipeline.config.train import TrainConfig
 from pipeline.data.manifest import MANIFEST
 from pipeline.errors import InputError
-from pipeline.likelihood_report import report_text
-from pipeline.local_head import local_head, submit
+from pipeline.evaluation.likelihood_report import report_text
 from pipeline.logs import set_up_logging
 from pipeline.metrics import duration_text
 from pipeline.storage import open_storage

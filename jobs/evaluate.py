@@ -15,15 +15,17 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from jobs.cli import run
-from pipeline.baseline import iid_pixel_bits
-from pipeline.bounds import bound_steps, check_figures, meaning, profile_gammas
-from pipeline.cluster import connected
+from pipeline.cluster.connect import connected
+from pipeline.cluster.pool import ProgressLog, run_tasks
+from pipeline.cluster.submitted import check_submitted_paths
 from pipeline.config.sample import EvaluateConfig
 from pipeline.data.dataset import ShardedDataset, open_dataset
 from pipeline.data.select import selected
 from pipeline.data.transform import seen_shape
 from pipeline.errors import InputError
-from pipeline.evaluate import (
+from pipeline.evaluation.baseline import iid_pixel_bits
+from pipeline.evaluation.bounds import bound_steps, check_figures, meaning, profile_gammas
+from pipeline.evaluation.evaluate import (
     ImageRange,
     ImageTerms,
     LikelihoodEvaluator,
@@ -32,7 +34,7 @@ from pipeline.evaluate import (
     summarise_profile,
     time_steps,
 )
-from pipeline.likelihood_report import (
+from pipeline.evaluation.likelihood_report import (
     LikelihoodReport,
     further_figures,
     likelihood_figure,
@@ -40,15 +42,13 @@ from pipeline.likelihood_report import (
     time_text,
     tracked_figures,
 )
+from pipeline.evaluation.profile_report import profile_figure, profile_table
 from pipeline.metrics import Scalar, flatten
 from pipeline.model.export import ModelCard, load_card, load_model
-from pipeline.nested_run import nested_run
-from pipeline.pool import ProgressLog, run_tasks
-from pipeline.profile_report import profile_figure, profile_table
-from pipeline.sample_set import model_identity
+from pipeline.sampling.sample_set import model_identity
 from pipeline.storage import Location, open_storage
-from pipeline.submitted import check_submitted_paths
 from pipeline.tracking import Tracker
+from pipeline.tracking.nested_run import nested_run
 from pipeline.training.checkpoint_record import newest_model
 
 IMAGES, REPORT, PICTURE = "images.parquet", "likelihood.json", "likelihood.png"

@@ -14,15 +14,15 @@ import numpy as np
 from PIL import Image
 
 from jobs.cli import run
-from pipeline.cluster import connected
+from pipeline.cluster.connect import connected
+from pipeline.cluster.pool import ProgressLog, run_tasks
+from pipeline.cluster.submitted import check_submitted_paths
 from pipeline.config.sample import SampleConfig
 from pipeline.data.dataset import open_dataset
-from pipeline.generate import ShardGenerator
 from pipeline.model.export import ModelCard, load_card
-from pipeline.nested_run import nested_run
-from pipeline.pool import ProgressLog, run_tasks
 from pipeline.prepare.class_grid import class_grid
-from pipeline.sample_set import (
+from pipeline.sampling.generate import ShardGenerator
+from pipeline.sampling.sample_set import (
     Identity,
     ShardTask,
     finish_samples,
@@ -32,8 +32,8 @@ from pipeline.sample_set import (
     plan_shards,
 )
 from pipeline.storage import Location, open_storage
-from pipeline.submitted import check_submitted_paths
 from pipeline.tracking import Tracker
+from pipeline.tracking.nested_run import nested_run
 from pipeline.training.checkpoint_record import newest_model
 
 GRID = "grid.png"

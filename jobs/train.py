@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 
 from jobs.cli import run
-from pipeline.cluster import connected
+from pipeline.cluster.connect import connected
 from pipeline.config.train import TrainConfig
 from pipeline.metrics import flatten
 from pipeline.tracking import Status, close_run, open_run, prepare_store
@@ -70,7 +70,7 @@ def open_job(plan: Plan) -> TrainJob:
     set_ray_snapshot_aside(plan.run)
     return TrainJob(
         config=config,
-        data=config.path(config.data.train),
+        data=config.train_paths,
         run=str(plan.run),
         journal=journal_path(plan),
         tracking_uri=plan.tracking_uri,

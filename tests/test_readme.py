@@ -47,7 +47,7 @@ def test_the_jobs_commands_are_valid() -> None:
 
 @pytest.mark.parametrize("number", range(len(blocks("python"))))
 def test_the_examples_run(number: int, tmp_path: Path) -> None:
-    """Each Python example runs as it stands, the long one with fewer steps, and draws its picture."""
+    """Each Python example runs as it stands, the long one with fewer steps, and draws a picture."""
     code = blocks("python")[number].replace("STEPS = 2000", "STEPS = 5")
     (tmp_path / "example.py").write_text(code, encoding="utf-8")
     command = [sys.executable, "-W", "error", "example.py"]

@@ -1,8 +1,8 @@
 """Which stored images are used, and what is done to them on the way to the model."""
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, PlainSerializer
 
 from pipeline.config.base import ConfigModel
 
@@ -30,6 +30,34 @@ class SelectConfig(ConfigModel):
     labels: tuple[int, ...] | None = Field(
         None, min_length=1, description="Only samples with one of these labels."
     )
+
+
+class ComponentConfig(ConfigModel):
+    """One of the sets that are mixed."""
+
+    path: str = Field(description="Folder or URL of a set made by jobs.prepare.")
+    weight: int = Field(1, gt=0, le=10_000, description="Whole: 7 and 3 take 7 images for every 3.")
+    select: SelectConfig | None = Field(
+        None, description="Which samples of this set; null takes data.select."
+    )
+
+
+def _components(value: Any) -> Any:
+    return ({"path": value},) if isinstance(value, str) else value
+
+
+def _as_written(components: tuple[ComponentConfig, ...]) -> Any:
+    plain = len(components) == 1 and components[0].select is None
+    return components[0].path if plain else components
+
+
+Components = Annotated[
+    tuple[ComponentConfig, ...],
+    Field(min_length=1),
+    BeforeValidator(_components),
+    PlainSerializer(_as_written),
+]
+"""Sets to be mixed; the path or URL of a single one may be written alone."""
 
 
 class TransformConfig(ConfigModel):

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from pipeline.config.base import ConfigModel, JobConfig
-from pipeline.config.data import SelectConfig, TransformConfig
+from pipeline.config.data import Components, SelectConfig, TransformConfig
 from pipeline.config.model import ModelConfig
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -14,7 +14,13 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 class DataConfig(ConfigModel):
     """The sharded training set and how it is streamed."""
 
-    train: str = Field(description="Folder or URL of a set made by jobs.prepare.")
+    train: Components = Field(
+        description="Folder or URL of a set made by jobs.prepare; or a list of {path, weight, "
+        "select}, whose images are mixed in exactly these shares."
+    )
+    balance: Literal["classes"] | None = Field(
+        None, description="classes: each class is seen equally often, whatever its size."
+    )
     batch_size: int = Field(gt=0, description="Global batch: images per step over all workers.")
     micro_batch: int | None = Field(
         None, gt=0, description="Images per forward pass and worker; null is one pass per step."
@@ -108,6 +114,11 @@ class TrainConfig(JobConfig):
     cluster: ClusterConfig = ClusterConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     tracking: TrackingConfig = TrackingConfig()
+
+    @property
+    def train_paths(self) -> tuple[str, ...]:
+        """The training sets as URLs or absolute paths."""
+        return tuple(self.path(component.path) for component in self.data.train)
 
     @property
     def micro_batch(self) -> int:

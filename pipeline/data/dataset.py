@@ -101,7 +101,9 @@ def open_dataset(url_or_path: str) -> ShardedDataset:
 
 
 def _label_counts(info: DatasetInfo, rows: tuple[ShardRow, ...]) -> tuple[int, ...]:
-    counts = [0] * (info.classes or 0)
+    if info.classes is None:
+        return ()
+    counts = [0] * info.classes
     for row in rows:
         for label, samples in row.label_counts:
             counts[label] += samples

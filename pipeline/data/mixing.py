@@ -18,7 +18,7 @@ import numpy as np
 
 from pipeline.data.order import Integers, random_words
 
-_MIXING = 3
+_MIXING = 3  # after the purposes of the permutations in `order`
 
 
 class Mixing:

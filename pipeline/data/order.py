@@ -73,7 +73,9 @@ class SampleOrder:
     ) -> None:
         """Order the samples of blocks with the given sizes, (blocks,) int64.
 
-        Sets that are mixed have a `stream` each, so that their orders are independent. Raises ValueError for no samples, lanes < 1, window < 1 or a seed outside 64 bits.
+        Sets that are mixed have a `stream` each, so that their orders are independent.
+
+        Raises ValueError for no samples, lanes < 1, window < 1 or a seed outside 64 bits.
         """
         self.samples = int(block_samples.sum())
         if self.samples < 1 or lanes < 1 or shuffle_window < 1 or not 0 <= seed < 2**64:

@@ -27,15 +27,41 @@ def selected(dataset: ShardedDataset, select: SelectConfig) -> ShardedDataset:
     if select == SelectConfig():
         return dataset
     index = sample_index(dataset)
+    mask = _mask(dataset, index, select)
+    if not mask.any():
+        raise InputError(f"no sample of {dataset.folder} is chosen by {select}; choose more")
+    return _masked(dataset, mask, index)
+
+
+def selected_by_class(dataset: ShardedDataset, select: SelectConfig) -> list[ShardedDataset]:
+    """What `select` names, as one set for each of its labels (by default all), ascending.
+
+    Raises InputError as `selected` does, and for labels without samples.
+    """
+    classes = dataset.info.classes
+    if classes is None:
+        raise InputError(f"data.balance=classes needs labels, and {dataset.folder} has none")
+    index = sample_index(dataset)
+    mask = _mask(dataset, index, select)
+    labels = sorted(set(select.labels or range(classes)))
+    masks = {label: mask & (index.labels == label) for label in labels}
+    empty = [label for label, part in masks.items() if not part.any()]
+    if empty:
+        raise InputError(
+            f"data.balance=classes: no sample of {dataset.folder} is chosen for the labels "
+            f"{empty}; leave them out with select.labels"
+        )
+    return [_masked(dataset, part, index) for part in masks.values()]
+
+
+def _mask(dataset: ShardedDataset, index: SampleIndex, select: SelectConfig) -> Mask:
     mask = np.ones(dataset.info.samples, np.bool_)
     if select.split:
         mask &= in_part(index.key_hashes, select.split)
     if select.labels:
         _check_labels(select.labels, dataset.info.classes)
         mask &= np.isin(index.labels, select.labels)
-    if not mask.any():
-        raise InputError(f"no sample of {dataset.folder} is chosen by {select}; choose more")
-    return _masked(dataset, mask, index)
+    return mask
 
 
 def in_part(key_hashes: NDArray[np.uint64], split: SplitConfig) -> Mask:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
+from typing import NamedTuple
 
 import numpy as np
 
@@ -64,6 +65,19 @@ class Cut:
                 yield own[i : i + self.micro_batch]
 
 
+class EpochPlace(NamedTuple):
+    """A place in the training sequence of one set, counted in passes over the data."""
+
+    epoch: int  # whole passes before it
+    seen: int  # samples of the current pass before it
+    samples: int  # of a pass
+
+    @property
+    def epochs(self) -> float:
+        """Passes, with the fraction of the current one."""
+        return self.epoch + self.seen / self.samples
+
+
 @dataclass(frozen=True)
 class Source:
     """The sets, their order and what is done to their images; picklable."""
@@ -84,6 +98,16 @@ class Source:
         """Which set serves which place."""
         weights = [component.weight for component in self.mixture.components]
         return Mixing(weights, seed=self.seed, lanes=self.lanes)
+
+    def epoch_at(self, index: int) -> EpochPlace:
+        """What has been seen before global sample index `index`.
+
+        Of several sets, that one's which has been passed the least often.
+        """
+        sizes = [component.dataset.info.samples for component in self.mixture.components]
+        served = self.mixing().served(index).tolist()
+        places = [EpochPlace(s // n, s % n, n) for s, n in zip(served, sizes, strict=True)]
+        return min(places, key=lambda place: place.epochs)
 
     def open(self) -> Filler:
         """A reader of its own, with nothing read yet."""

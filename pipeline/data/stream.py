@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Generator, Iterator
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,26 +20,14 @@ from pipeline.data.collate import Entry, batch_of, fill
 from pipeline.data.dataset import ShardedDataset, open_dataset
 from pipeline.data.faults import Faults, Policy
 from pipeline.data.loaders import loaded
+from pipeline.data.mixture import Mixture, single
 from pipeline.data.prefetch import Prefetch
-from pipeline.data.source import Cut, Decoded, Source
+from pipeline.data.source import Cut, Decoded, EpochPlace, Source
 from pipeline.data.transform import NO_TRANSFORM, centred, seen_shape
 from pipeline.errors import InputError
 from vdm_core.records import Batch
 
 __all__ = ["ShardedDataset", "TrainingStream", "iterate_once", "open_dataset"]
-
-
-class EpochPlace(NamedTuple):
-    """A place in the training sequence, counted in passes over the data."""
-
-    epoch: int  # whole passes before it
-    seen: int  # samples of the current pass before it
-    samples: int  # of a pass
-
-    @property
-    def epochs(self) -> float:
-        """Passes, with the fraction of the current one."""
-        return self.epoch + self.seen / self.samples
 
 
 class TrainingStream:
@@ -52,7 +39,7 @@ class TrainingStream:
 
     def __init__(
         self,
-        dataset: ShardedDataset,
+        data: ShardedDataset | Mixture,
         *,
         seed: int,
         global_batch: int,
@@ -77,7 +64,8 @@ class TrainingStream:
         """
         self.faults = Faults(on_bad_sample, max_bad_fraction)
         self._cut = Cut(global_batch, rank, world_size, micro_batch, start)
-        self._source = Source(dataset, seed, lanes, shuffle_window, transform)
+        mixture = data if isinstance(data, Mixture) else single(data)
+        self._source = Source(mixture, seed, lanes, shuffle_window, transform)
         self._size = self._source.size
         self._depth, self._processes = prefetch, loader_workers
         self._made: Generator[Batch, None, None] | None = None
@@ -90,8 +78,7 @@ class TrainingStream:
 
     def epoch_at(self, index: int) -> EpochPlace:
         """Where global sample index `index` stands, which is also what has been seen before it."""
-        samples = self._source.dataset.info.samples
-        return EpochPlace(*divmod(index, samples), samples)
+        return self._source.epoch_at(index)
 
     def __iter__(self) -> Iterator[Batch]:
         """The batches from `start` on; a new loop begins there again."""
@@ -110,7 +97,7 @@ class TrainingStream:
             self._made.close()
 
     def _batches(self) -> Generator[Batch, None, None]:
-        info = self._source.dataset.info
+        info = self._source.mixture.info
         for indices, images, rows in self._decoded():
             yield pinned(batch_of(indices, images, rows, info, self.faults))
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from pipeline.cluster.submitted import check_submitted_paths
 from pipeline.config.prepare import PrepareConfig, WebDatasetSource
 from pipeline.data.dataset import ShardedDataset, open_dataset
 from pipeline.data.decode import Shape
@@ -30,7 +31,6 @@ from pipeline.prepare.survey import Survey
 from pipeline.prepare.tar_index import index_tars
 from pipeline.prepare.work_folder import WorkFolder
 from pipeline.storage import Location, open_storage
-from pipeline.submitted import check_submitted_paths
 
 
 class Packing(NamedTuple):

@@ -34,7 +34,7 @@ def connection(pool: PoolConfig) -> AbstractContextManager[None]:
     """The cluster that `run_all` needs with this pool: none for a single actor."""
     if pool.actors == 1:
         return nullcontext()
-    from pipeline.cluster import connected  # without Ray the start takes half as long
+    from pipeline.cluster.connect import connected  # without Ray the start takes half as long
 
     return connected()
 
@@ -51,7 +51,7 @@ def run_all(
         for task in tasks:
             yield task, worker(task)
         return
-    from pipeline.pool import run_tasks
+    from pipeline.cluster.pool import run_tasks
 
     adapter = TypeAdapter(answer)
     rows = [{"task": task} for task in tasks]

@@ -3,15 +3,15 @@
 import os
 from dataclasses import dataclass
 
+from pipeline.cluster.submitted import check_submitted_paths
 from pipeline.config.train import TrainConfig
-from pipeline.data.dataset import open_dataset
 from pipeline.data.manifest import DatasetInfo
-from pipeline.data.select import selected
+from pipeline.data.mixture import open_mixture
+from pipeline.data.source import Source
 from pipeline.data.transform import seen_shape
 from pipeline.errors import InputError
 from pipeline.model.build import check_model
 from pipeline.storage import Location, open_storage
-from pipeline.submitted import check_submitted_paths
 from pipeline.tracking import store_uri
 from pipeline.training.checkpoint_record import committed
 from pipeline.training.deepspeed_json import deepspeed_json
@@ -26,6 +26,7 @@ class Plan:
 
     config: TrainConfig
     data: DatasetInfo
+    epochs: float
     parameters: int
     run: Location
     before: RunRecord | None
@@ -35,10 +36,10 @@ class Plan:
     def text(self) -> str:
         """The plan in words."""
         config, start = self.config, f"continues after step {self.done_steps}"
-        epochs = config.steps * config.data.batch_size / self.data.samples
         return (
             f"plan: {config.name} {start if self.before else 'starts'} in {self.run}\n"
-            f"  data      {self.data.samples:,} images {self.data.shape}, {epochs:.1f} epochs\n"
+            f"  data      {self.data.samples:,} images {self.data.shape}, "
+            f"{self.epochs:.1f} epochs\n"
             f"  model     {self.parameters:,} parameters\n"
             f"  step      {config.data.batch_size} images = {config.cluster.workers} workers x "
             f"{config.accumulation} x {config.micro_batch}\n"
@@ -55,8 +56,11 @@ def plan_training(config: TrainConfig) -> Plan:
     """
     check_submitted_paths(config, "storage_path")
     deepspeed_json(config)
-    info = selected(open_dataset(config.path(config.data.train)), config.data.select).info
-    shape = seen_shape(config.data.transform, info.shape)
+    data = config.data
+    mixture = open_mixture(config.train_paths, data.train, data.select, data.balance)
+    source = Source(mixture, config.seed, data.lanes, data.shuffle_window, data.transform)
+    info = mixture.info
+    shape = seen_shape(data.transform, info.shape)
     parameters = check_model(config.model, shape, info.classes, info.levels)
     storage = config.path(config.storage_path)
     tracking_uri = _tracking_uri(config, storage)
@@ -73,6 +77,7 @@ def plan_training(config: TrainConfig) -> Plan:
     return Plan(
         config=config,
         data=info,
+        epochs=source.epoch_at(config.steps * data.batch_size).epochs,
         parameters=parameters,
         run=run,
         before=before,

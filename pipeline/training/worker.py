@@ -14,9 +14,8 @@ import torch.distributed as dist
 from ray.train.torch import get_device
 
 from pipeline.config.train import TrainConfig
-from pipeline.data.dataset import ShardedDataset, open_dataset
 from pipeline.data.manifest import DatasetInfo
-from pipeline.data.select import selected
+from pipeline.data.mixture import Mixture, open_mixture
 from pipeline.data.stream import TrainingStream
 from pipeline.data.transform import seen_shape
 from pipeline.logs import set_up_logging
@@ -39,7 +38,7 @@ class TrainJob:
     """All that a worker is told. Every path is a URL or absolute: workers run elsewhere."""
 
     config: TrainConfig
-    data: str
+    data: tuple[str, ...]
     run: str
     journal: str
     tracking_uri: str
@@ -67,9 +66,10 @@ def train_run(job: TrainJob) -> None:
     device = get_device()
     if device.type == "cuda":
         torch.cuda.set_device(device)  # collectives of Python objects use the current device
-    dataset = selected(open_dataset(job.data), config.data.select)
+    data = config.data
+    mixture = open_mixture(job.data, data.train, data.select, data.balance)
     run = open_storage(job.run)
-    card = model_card(config, dataset.info, job.mlflow_run_id)
+    card = model_card(config, mixture.info, job.mlflow_run_id)
     vdm = build_vdm(config.model, card.shape, card.classes, config.seed, card.levels)
     engine = Engine(vdm, config, device)
 
@@ -77,11 +77,11 @@ def train_run(job: TrainJob) -> None:
     progress, averages = restored or (Progress(0, 0), ema_start(engine.shards()))
     if rank == 0 and restored:
         log.info("continuing %s after step %d", config.name, progress.step)
-    stream = training_stream(job, dataset, progress.next_index)
+    stream = training_stream(job, mixture, progress.next_index)
     tracker = Tracker(job.tracking_uri, job.mlflow_run_id, job.journal) if rank == 0 else None
     if tracker:
         tracker.json("deepspeed.json", deepspeed_json(config))
-        tracker.json("dataset.json", asdict(dataset.info))
+        tracker.json("dataset.json", asdict(mixture.info))
     reporter = RunReporter(config, card, run, stream, tracker, report)
     state = LoopState(progress.step, averages)
     try:
@@ -98,11 +98,11 @@ def report(figures: dict[str, float], folder: Path, name: str) -> None:
     ray.train.report(figures, checkpoint=checkpoint, checkpoint_dir_name=name)
 
 
-def training_stream(job: TrainJob, dataset: ShardedDataset, start: int) -> TrainingStream:
+def training_stream(job: TrainJob, mixture: Mixture, start: int) -> TrainingStream:
     """This rank's part of the training sequence from global sample index `start` on."""
     data = job.config.data
     return TrainingStream(
-        dataset,
+        mixture,
         seed=job.config.seed,
         global_batch=data.batch_size,
         rank=dist.get_rank(),

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.model.build import build_vdm
+from pipeline.cluster.local_head import LOOPBACK, local_head
 from pipeline.config.model import ModelConfig
 from pipeline.config.train import TrainConfig
+from pipeline.model.build import build_vdm
 from pipeline.model.export import ModelCard, export_bytes
-from pipeline.local_head import LOOPBACK, local_head
-from pipeline.training.run_record import RunRecord, write_run
 from pipeline.storage import open_storage
 from pipeline.tracking import open_run, prepare_store, store_uri
+from pipeline.training.run_record import RunRecord, write_run
 
 ROOT = Path(__file__).resolve().parents[2]
 SHAPE, CLASSES = (1, 8, 8), 3

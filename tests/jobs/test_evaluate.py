@@ -25,7 +25,7 @@ from jobs.evaluate import (
 from pipeline.config.sample import EvaluateConfig
 from pipeline.data.manifest import DatasetInfo
 from pipeline.data.writer import ShardSample, finish_dataset, write_shard
-from pipeline.evaluate import ImageRange, ImageTerms, LikelihoodEvaluator
+from pipeline.evaluation.evaluate import ImageRange, ImageTerms, LikelihoodEvaluator
 from pipeline.storage import open_storage
 from pipeline.training.run_record import read_run
 

@@ -16,10 +16,10 @@ from jobs.sample import main, make_plan
 from pipeline.config.sample import SampleConfig
 from pipeline.data.dataset import open_dataset
 from pipeline.model.export import WEIGHTS
-from pipeline.generate import ShardGenerator
-from pipeline.training.run_record import read_run
-from pipeline.sample_set import ROWS, finish_samples, open_output
+from pipeline.sampling.generate import ShardGenerator
+from pipeline.sampling.sample_set import ROWS, finish_samples, open_output
 from pipeline.storage import open_storage
+from pipeline.training.run_record import read_run
 
 # MLflow's own use of SQLAlchemy, not ours.
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")

@@ -14,9 +14,9 @@ import pytest
 from jobs import train
 from jobs.cli import run
 from pipeline.config.train import TrainConfig
+from pipeline.storage import open_storage
 from pipeline.training.preflight import plan_training
 from pipeline.training.run_record import RunRecord, write_run
-from pipeline.storage import open_storage
 
 
 @pytest.fixture

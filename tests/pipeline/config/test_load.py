@@ -52,7 +52,14 @@ def test_presets_load(preset: Path) -> None:
         ("data.batchsize=3", "data.batchsize: unknown key; did you mean data.batch_size?"),
         ("model.network.widht=3", "model.network.widht: unknown key; did you mean model.network.w"),
         ("learning_rate=3", "learning_rate: unknown key; did you mean optimizer.learning_rate?"),
-        ("data.qqq=3", "data.qqq: unknown key; valid are batch_size, lanes"),
+        ("data.qqq=3", "data.qqq: unknown key; valid are balance, batch_size"),
+        ("data.train=3", "data.train: Input should be a valid tuple (given: 3)"),
+        (
+            "data.train=[{path: a, wieght: 2}]",
+            "data.train.0.wieght: unknown key; did you mean data.",
+        ),
+        ("data.train=[{path: a, weight: 0}]", "data.train.0.weight: Input should be greater than"),
+        ("data.train=[]", "data.train: Tuple should have at least 1 item"),
         ("model.network.multipliers=3", "model.network.multipliers: Input should be a valid tuple"),
         ("model.network={kind: unett}", "model.network: Input tag 'unett' found using 'kind' does"),
         ("optimizer.betas=[0.9, 1.5]", "optimizer.betas.1: Input should be less than 1 (given: 1."),
@@ -150,3 +157,14 @@ def test_paths_start_from_root(tmp_path: Path) -> None:
     assert config.path("s3://bucket/x") == "s3://bucket/x"
     assert config.path("/abs") == "/abs"
     assert config.path("~/x") == str(Path.home() / "x")
+
+
+def test_a_training_set_is_shown_as_it_was_written() -> None:
+    """A path alone is a mixture of one; both forms survive the run's record."""
+    alone = load()
+    assert [component.path for component in alone.data.train] == ["set"]
+    assert alone.model_dump(mode="json")["data"]["train"] == "set"
+    mixed = load("data.train=[{path: a, weight: 2}, {path: b, select: {labels: [1]}}]")
+    assert [component.weight for component in mixed.data.train] == [2, 1]
+    for config in (alone, mixed):
+        assert TrainConfig.model_validate_json(config.model_dump_json()) == config

@@ -14,6 +14,7 @@ import torch.distributed as dist
 
 from pipeline.config.train import TrainConfig
 from pipeline.data.dataset import open_dataset
+from pipeline.data.mixture import single
 from pipeline.metrics import ELBO_TERMS, StepMeter
 from pipeline.storage import Location, open_storage
 from pipeline.training.checkpoint import NoWholeCheckpointError, Progress, restore, save
@@ -61,15 +62,15 @@ def fit(
     config: TrainConfig, run: str, stop: int | None = None, poison: bool = False
 ) -> dict[str, Any]:
     """One life of a run: from its newest checkpoint to the end, to `stop`, or to an error."""
-    job = TrainJob(config, config.path(config.data.train), run, "", "", "")
-    dataset, at = open_dataset(job.data), open_storage(run)
+    job = TrainJob(config, config.train_paths, run, "", "", "")
+    mixture, at = single(open_dataset(*job.data)), open_storage(run)
     engine = common.engine(config)
     restored = restore(engine, at)
     progress, averages = restored or (Progress(0, 0), ema_start(engine.shards()))
     if poison:
         engine.shards()[0].view(-1)[0] = math.nan
-    recorder = Recorder(config, at, model_card(config, dataset.info, "none"), stop)
-    stream = training_stream(job, dataset, progress.next_index)
+    recorder = Recorder(config, at, model_card(config, mixture.info, "none"), stop)
+    stream = training_stream(job, mixture, progress.next_index)
     error = ""
     try:
         train(engine, iter(stream), config, 64, LoopState(progress.step, averages), recorder)

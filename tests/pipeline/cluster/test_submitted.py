@@ -2,9 +2,9 @@
 
 import pytest
 
+from pipeline.cluster.submitted import check_submitted_paths
 from pipeline.config.sample import EvaluateConfig, SampleConfig
 from pipeline.errors import InputError
-from pipeline.submitted import check_submitted_paths
 
 COPY = "/tmp/ray/session_1/runtime_resources/working_dir_files/_ray_pkg_1"
 

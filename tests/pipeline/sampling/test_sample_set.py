@@ -11,7 +11,7 @@ from pipeline.data.manifest import DATASET
 from pipeline.data.writer import ShardSample, write_shard
 from pipeline.errors import InputError
 from pipeline.model.export import ModelCard
-from pipeline.sample_set import (
+from pipeline.sampling.sample_set import (
     PLAN,
     ROWS,
     finish_samples,

@@ -12,7 +12,7 @@ from pipeline.config.sample import SampleConfig
 from pipeline.data.decode import encode_png
 from pipeline.data.writer import ShardSample, write_shard
 from pipeline.model.export import load_model
-from pipeline.sample_set import ShardTask, keep_row, wanted_classes
+from pipeline.sampling.sample_set import ShardTask, keep_row, wanted_classes
 from pipeline.storage import open_storage
 from vdm_core import ClassifierFree, sample
 

@@ -7,10 +7,10 @@ from mlflow import MlflowClient
 
 from pipeline.config.model import DownsamplingUNetConfig, ModelConfig
 from pipeline.model.export import ModelCard
-from pipeline.nested_run import nested_run
-from pipeline.training.run_record import RunRecord, write_run
 from pipeline.storage import open_storage
 from pipeline.tracking import open_run, prepare_store, store_uri
+from pipeline.tracking.nested_run import nested_run
+from pipeline.training.run_record import RunRecord, write_run
 
 # MLflow's own use of SQLAlchemy, not ours.
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.bounds import bound_steps, figure_of_images
 from pipeline.config.sample import EvaluateConfig
 from pipeline.data.dataset import open_dataset
 from pipeline.data.select import selected
 from pipeline.data.stream import iterate_once
+from pipeline.evaluation.bounds import bound_steps, figure_of_images
 from pipeline.model.export import ModelCard, load_model
 from pipeline.storage import open_storage
 from vdm_core.likelihood import Estimate, Profile, estimate, profile

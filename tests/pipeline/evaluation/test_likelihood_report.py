@@ -2,8 +2,8 @@
 
 import pytest
 
-from pipeline.evaluate import BoundSummary, ImageTerms
-from pipeline.likelihood_report import (
+from pipeline.evaluation.evaluate import BoundSummary, ImageTerms
+from pipeline.evaluation.likelihood_report import (
     FurtherFigure,
     LikelihoodReport,
     likelihood_figure,

@@ -4,14 +4,14 @@ import logging
 
 import pytest
 
+from pipeline.cluster.pool import ProgressLog, _Guarded, check_pool
 from pipeline.config.sample import PoolConfig
 from pipeline.errors import InputError
-from pipeline.pool import ProgressLog, _Guarded, check_pool
 
 
 @pytest.fixture
 def lines(caplog):
-    caplog.set_level(logging.INFO, logger="pipeline.pool")
+    caplog.set_level(logging.INFO, logger="pipeline.cluster.pool")
     return lambda: [record.getMessage() for record in caplog.records]
 
 

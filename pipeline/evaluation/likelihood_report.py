@@ -7,10 +7,16 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from pydantic import Field
 
-from pipeline.bounds import bound_steps, meaning
 from pipeline.config.base import ConfigModel
 from pipeline.config.sample import EvaluateConfig
-from pipeline.evaluate import BoundSummary, ImageTerms, bits_per_dim, summarise_figure, term_names
+from pipeline.evaluation.bounds import bound_steps, meaning
+from pipeline.evaluation.evaluate import (
+    BoundSummary,
+    ImageTerms,
+    bits_per_dim,
+    summarise_figure,
+    term_names,
+)
 from pipeline.metrics import Scalar
 from pipeline.model.export import ModelCard
 

@@ -7,13 +7,13 @@ from dataclasses import asdict
 import pytest
 import torch
 
-from pipeline.bounds import bound_steps, check_figures, profile_gammas
 from pipeline.config.model import DownsamplingUNetConfig, ModelConfig
 from pipeline.config.sample import EvaluateConfig
 from pipeline.data.dataset import open_dataset
 from pipeline.data.stream import iterate_once
 from pipeline.errors import InputError
-from pipeline.evaluate import (
+from pipeline.evaluation.bounds import bound_steps, check_figures, profile_gammas
+from pipeline.evaluation.evaluate import (
     ImageRange,
     ImageTerms,
     LikelihoodEvaluator,
@@ -22,9 +22,9 @@ from pipeline.evaluate import (
     summarise_figure,
     summarise_profile,
 )
+from pipeline.evaluation.profile_report import profile_figure, profile_table
 from pipeline.model.build import build_vdm
 from pipeline.model.export import ModelCard, export_bytes
-from pipeline.profile_report import profile_figure, profile_table
 from pipeline.storage import open_storage
 from vdm_core.likelihood import (
     DormandPrince,

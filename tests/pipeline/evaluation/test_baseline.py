@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.baseline import iid_pixel_bits, pixel_counts
 from pipeline.data.dataset import open_dataset
 from pipeline.data.stream import iterate_once
+from pipeline.evaluation.baseline import iid_pixel_bits, pixel_counts
 
 
 def all_pixels(dataset) -> np.ndarray:

@@ -20,10 +20,10 @@ from pipeline.data.dataset import ShardedDataset, open_dataset
 from pipeline.data.decode import decode_image
 from pipeline.data.stream import iterate_once
 from pipeline.errors import InputError
-from pipeline.generate import ShardGenerator
 from pipeline.model.build import build_vdm
 from pipeline.model.export import WEIGHTS, ModelCard, export_bytes, load_card
-from pipeline.sample_set import finish_samples, plan_identity, plan_shards
+from pipeline.sampling.generate import ShardGenerator
+from pipeline.sampling.sample_set import finish_samples, plan_identity, plan_shards
 from pipeline.storage import open_storage
 
 SHAPE, CLASSES = (1, 8, 8), 3

@@ -15,7 +15,7 @@ from pipeline.config.sample import EvaluateConfig
 from pipeline.data.dataset import open_dataset
 from pipeline.data.stream import iterate_once
 from pipeline.errors import InputError
-from pipeline.evaluate import ImageRange, ImageTerms, LikelihoodEvaluator, summarise
+from pipeline.evaluation.evaluate import ImageRange, ImageTerms, LikelihoodEvaluator, summarise
 from pipeline.model.build import build_vdm
 from pipeline.model.export import ModelCard, export_bytes
 from pipeline.storage import open_storage

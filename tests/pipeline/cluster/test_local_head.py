@@ -11,11 +11,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipeline import local_head as rooms
+from pipeline.cluster import local_head as rooms
+from pipeline.cluster.local_head import LOOPBACK, choose_ports, local_head, submit
 from pipeline.errors import InputError
-from pipeline.local_head import LOOPBACK, choose_ports, local_head, submit
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_chosen_ports_differ_and_given_ones_are_kept():
 
 TOKEN_SCRIPT = """
 import os
-from pipeline.local_head import client_environment
+from pipeline.cluster.local_head import client_environment
 assert client_environment()["RAY_AUTH_MODE"] == "token"
 """
 

@@ -1,0 +1,1 @@
+"""Ray: connecting, a local head, and pools of actors."""

@@ -1,0 +1,1 @@
+"""Likelihood of trained models over whole splits (`jobs.evaluate`)."""

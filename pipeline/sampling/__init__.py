@@ -1,0 +1,1 @@
+"""Data sets of images drawn from trained models (`jobs.sample`)."""
