@@ -128,10 +128,14 @@ class ProgressLog:
             log.info("%d/%d %s", self.done, self.total, self.unit)
         elif now >= self._next or self.done == self.total:
             self._next = now + self.period
-            start, before = self._first
-            rate = (self.done - before) / max(now - start, 1e-9)
-            left = duration_text((self.total - self.done) / rate)
-            log.info(
-                "%d/%d %s  %.1f %s/s  %s left",
-                self.done, self.total, self.unit, rate, self.unit, left,
-            )  # fmt: skip
+            log.info("%d/%d %s%s", self.done, self.total, self.unit, self._speed(now))
+
+    def _speed(self, now: float) -> str:
+        """Rate and time left; nothing where the clock has run too briefly to tell."""
+        assert self._first is not None
+        start, before = self._first
+        if now - start < 1.0:
+            return ""
+        rate = (self.done - before) / (now - start)
+        left = duration_text((self.total - self.done) / rate)
+        return f"  {rate:.1f} {self.unit}/s  {left} left"

@@ -37,6 +37,16 @@ def test_lines_keep_their_distance_and_the_last_one_always_comes(lines):
     assert lines()[-1].endswith("0s left")
 
 
+def test_no_rate_is_invented_from_results_that_come_together(lines):
+    """Two shards that end within a second of each other say nothing about the speed."""
+    now = [60.0]
+    progress = ProgressLog(200, "samples", clock=lambda: now[0])
+    progress.add(100)
+    now[0] += 0.01
+    progress.add(100)
+    assert lines() == ["100/200 samples", "200/200 samples"]
+
+
 def test_all_work_in_one_result_divides_by_nothing(lines):
     ProgressLog(3, "images", clock=lambda: 1.0).add(3)
     assert lines() == ["3/3 images"]
