@@ -41,7 +41,13 @@ def load_config(schema: type[T], files: Sequence[str], overrides: Sequence[str])
     try:
         config = schema.model_validate(merged)
     except ValidationError as error:
-        problems += [_explain(schema, problem) for problem in error.errors()]
+        # What a source that cannot be read would have given is not missing.
+        unread = bool(problems)
+        problems += [
+            _explain(schema, problem)
+            for problem in error.errors()
+            if not (unread and problem["type"] == "missing")
+        ]
     if problems:
         place = ", ".join(files) or "the command line"
         raise InputError(f"configuration in {place}:\n  " + "\n  ".join(problems))

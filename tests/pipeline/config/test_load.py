@@ -89,6 +89,13 @@ def test_reports_all_mistakes_at_once() -> None:
     assert "config file missing.yaml does not exist" in lines[1]
 
 
+def test_a_missing_file_is_not_followed_by_all_that_it_would_have_held() -> None:
+    """One line for the file, and none for each field that it would have given."""
+    with pytest.raises(InputError) as caught:
+        load_config(TrainConfig, ["missing.yaml"], [])
+    assert len(str(caught.value).splitlines()) == 2
+
+
 def test_later_wins(tmp_path: Path) -> None:
     """Overrides beat files, a later file beats an earlier one, and nested keys are merged."""
     (tmp_path / "a.yaml").write_text("steps: 1\nseed: 1\noptimizer: {eps: 1e-7, warmup_steps: 7}\n")
