@@ -45,7 +45,6 @@ from pipeline.evaluation.likelihood_report import (
 from pipeline.evaluation.profile_report import profile_figure, profile_table
 from pipeline.metrics import Scalar, flatten
 from pipeline.model.export import ModelCard, load_card, load_model
-from pipeline.sampling.sample_set import model_identity
 from pipeline.storage import Location, open_storage
 from pipeline.tracking import Tracker
 from pipeline.tracking.nested_run import nested_run
@@ -73,7 +72,7 @@ class Plan:
         """What the figures depend on."""
         baseline = self.baseline.info.manifest_sha256 if self.baseline else None
         return (
-            model_identity(self.card)
+            self.card.identity
             | self._further_request
             | {
                 "data_manifest_sha256": self.dataset.info.manifest_sha256,

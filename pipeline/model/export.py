@@ -18,6 +18,7 @@ from torch import Tensor
 from pipeline.config.base import ConfigModel
 from pipeline.config.model import ModelConfig
 from pipeline.errors import InputError
+from pipeline.metrics import Scalar, flatten
 from pipeline.model.build import build_vdm
 from pipeline.storage import Location
 from vdm_core import VDM
@@ -39,6 +40,16 @@ class ModelCard(ConfigModel):
     mlflow_run_id: str | None
     dataset_digest: str
     weights_sha256: str = ""
+
+    @property
+    def identity(self) -> dict[str, Scalar]:
+        """What tells one trained model from another."""
+        return {
+            "run": self.run,
+            "step": self.step,
+            "weights_sha256": self.weights_sha256,
+            **flatten(self.model.model_dump(mode="json"), "model."),
+        }
 
     @property
     def dims(self) -> int:

@@ -99,21 +99,11 @@ def wanted_classes(config: SampleConfig, card: ModelCard) -> tuple[int, ...] | N
     return classes
 
 
-def model_identity(card: ModelCard) -> Identity:
-    """What tells one trained model from another."""
-    return {
-        "run": card.run,
-        "step": card.step,
-        "weights_sha256": card.weights_sha256,
-        **flatten(card.model.model_dump(mode="json"), "model."),
-    }
-
-
 def plan_identity(config: SampleConfig, card: ModelCard) -> Identity:
     """What the shards depend on; a run with the same identity continues the same set."""
     asked = config.model_dump(mode="json", exclude=FREE_FIELDS)
     asked["classes"] = wanted_classes(config, card)
-    return model_identity(card) | flatten(asked)
+    return card.identity | flatten(asked)
 
 
 def open_output(output: Location, identity: Identity, *, overwrite: bool) -> bool:
