@@ -7,6 +7,7 @@ Later files and then overrides win. `InputError` becomes one message on stderr a
 
 import argparse
 import json
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -46,6 +47,11 @@ def run(
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def exit_on_sigterm() -> None:
+    """Make SIGTERM leave through `finally` blocks, with exit code 128 + 15."""
+    signal.signal(signal.SIGTERM, lambda signum, _: sys.exit(128 + signum))
 
 
 def _parser(description: str | None) -> argparse.ArgumentParser:

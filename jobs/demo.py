@@ -9,7 +9,6 @@ from what is there. `python -m jobs.demo steps=200` passes overrides on to the t
 import argparse
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -18,10 +17,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import TypeVar
 
 from jobs import evaluate, prepare, sample
+from jobs.cli import exit_on_sigterm
 from pipeline.cluster.local_head import local_head, submit
 from pipeline.config.base import JobConfig
 from pipeline.config.load import load_config
@@ -119,10 +118,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _exit_on_sigterm(signum: int, frame: FrameType | None) -> None:
-    sys.exit(128 + signum)
-
-
 def _run(arguments: argparse.Namespace) -> None:
     root, phases = arguments.root.resolve(), Phases()
     here = f"root={root}"
@@ -193,5 +188,5 @@ wall time         {times}"""
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, _exit_on_sigterm)  # so that the head is stopped then, too
+    exit_on_sigterm()  # so that the head is stopped then, too
     sys.exit(main())

@@ -7,13 +7,11 @@ The run `name` in `storage_path` holds everything: run it again and it continues
 """
 
 import logging
-import signal
 import sys
 import tempfile
 from pathlib import Path
-from types import FrameType
 
-from jobs.cli import run
+from jobs.cli import exit_on_sigterm, run
 from pipeline.cluster.connect import connected
 from pipeline.config.train import TrainConfig
 from pipeline.metrics import flatten
@@ -37,7 +35,7 @@ def main(config: TrainConfig) -> None:
         check_resources(config.cluster)
         job = open_job(plan)
         status: Status = "FAILED"
-        signal.signal(signal.SIGTERM, _exit_on_sigterm)
+        exit_on_sigterm()
         try:
             run_training(job, config.path(config.storage_path))
             status = "FINISHED"
@@ -83,10 +81,6 @@ def journal_path(plan: Plan) -> str:
     run = plan.run.url
     folder = Path(tempfile.gettempdir(), "vdm-journals", plan.config.name) if "://" in run else run
     return str(Path(folder) / "journal.jsonl")
-
-
-def _exit_on_sigterm(signum: int, frame: FrameType | None) -> None:
-    sys.exit(128 + signum)
 
 
 if __name__ == "__main__":
