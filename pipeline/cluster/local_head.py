@@ -186,11 +186,17 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     """End the process group that `local_head` started.
 
     `ray start --block` takes its children along when it is told to end; what is left of the group
-    after that, or after `STOP_SECONDS`, is killed.
+    after that, or after `STOP_SECONDS`, is killed, and waited for, since a killed process still
+    holds its ports and files for a moment.
     """
     process.terminate()
     with suppress(subprocess.TimeoutExpired):
         process.wait(STOP_SECONDS)
-    with suppress(ProcessLookupError):
+    deadline = time.monotonic() + STOP_SECONDS
+    with suppress(ProcessLookupError):  # the group is empty
         os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        while time.monotonic() < deadline:
+            os.killpg(process.pid, 0)
+            time.sleep(0.02)
     process.wait()

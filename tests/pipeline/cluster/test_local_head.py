@@ -106,7 +106,8 @@ def test_a_head_asks_for_its_token_and_ends_alone(tmp_path, monkeypatch):
                 submit(first, ["python", "-c", "raise SystemExit(3)"], tmp_path / "job")
             started = [p for p in psutil.process_iter() if in_group(p, head_of(first))]
             assert len(started) > 3
-        assert alive(started) == []
+        _, left = psutil.wait_procs(started, timeout=10)
+        assert alive(left) == []
         submit(second, ["python", "hello.py"], tmp_path / "job")
 
 
