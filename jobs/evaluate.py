@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from jobs.cli import run
 from pipeline.cluster.connect import connected
-from pipeline.cluster.pool import ProgressLog, run_tasks
+from pipeline.cluster.pool import run_tasks
 from pipeline.cluster.submitted import check_submitted_paths
 from pipeline.config.sample import EvaluateConfig
 from pipeline.data.dataset import ShardedDataset, open_dataset
@@ -45,6 +45,7 @@ from pipeline.evaluation.likelihood_report import (
 from pipeline.evaluation.profile_report import profile_figure, profile_table
 from pipeline.metrics import Scalar, flatten
 from pipeline.model.export import ModelCard, load_card, load_model
+from pipeline.progress import Progress
 from pipeline.storage import Location, open_storage
 from pipeline.tracking import Tracker
 from pipeline.tracking.nested_run import nested_run
@@ -225,7 +226,7 @@ def collect(plan: Plan) -> list[ImageTerms]:
     total, size = plan.dataset.info.samples, plan.config.batch_size
     ranges = [ImageRange(start, min(start + size, total)) for start in range(0, total, size)]
     tasks, arguments = [asdict(r) for r in ranges], (plan.config, plan.model.url)
-    results, progress = [], ProgressLog(total, "images")
+    results, progress = [], Progress("evaluated", total)
     for rows in run_tasks(tasks, LikelihoodEvaluator, arguments, plan.config.pool):
         results += [ImageTerms(**row) for row in rows]
         progress.add(len(rows))

@@ -15,12 +15,13 @@ from PIL import Image
 
 from jobs.cli import run
 from pipeline.cluster.connect import connected
-from pipeline.cluster.pool import ProgressLog, run_tasks
+from pipeline.cluster.pool import run_tasks
 from pipeline.cluster.submitted import check_submitted_paths
 from pipeline.config.sample import SampleConfig
 from pipeline.data.dataset import open_dataset
 from pipeline.model.export import ModelCard, load_card
 from pipeline.prepare.class_grid import class_grid
+from pipeline.progress import Progress
 from pipeline.sampling.generate import ShardGenerator
 from pipeline.sampling.sample_set import (
     Identity,
@@ -101,7 +102,7 @@ def make_shards(plan: Plan) -> None:
     log.info("%s: %d of %d shards to make", plan.output, len(missing), len(plan.tasks))
     if not missing:
         return
-    progress = ProgressLog(sum(task.stop - task.start for task in missing), "samples")
+    progress = Progress("drawn", sum(task.stop - task.start for task in missing), "samples")
     tasks, arguments = [asdict(task) for task in missing], (plan.config, plan.model.url)
     for rows in run_tasks(tasks, ShardGenerator, arguments, plan.config.pool):
         progress.add(sum(row["samples"] for row in rows))

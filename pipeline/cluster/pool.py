@@ -1,7 +1,6 @@
 """Work shared by a pool of actors, through Ray Data: one task in, its rows out, in any order."""
 
 import logging
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -10,7 +9,6 @@ import ray.data
 
 from pipeline.config.sample import PoolConfig
 from pipeline.errors import InputError
-from pipeline.metrics import duration_text
 
 log = logging.getLogger(__name__)
 Row = dict[str, Any]
@@ -98,44 +96,3 @@ def _quieten() -> None:
     for handler in logging.getLogger("ray.data").handlers:
         if isinstance(handler, logging.StreamHandler):
             handler.setLevel(logging.WARNING)
-
-
-class ProgressLog:
-    """Lines with rate and time left, at most one in `period` seconds.
-
-    The clock starts with the first result: what came before is the start of the actors.
-    """
-
-    def __init__(
-        self,
-        total: int,
-        unit: str,
-        period: float = 5.0,
-        clock: Callable[[], float] = time.perf_counter,
-    ) -> None:
-        self.total, self.unit, self.period = total, unit, period
-        self.done = 0
-        self._clock = clock
-        self._first: tuple[float, int] | None = None
-        self._next = 0.0
-
-    def add(self, count: int) -> None:
-        """Count finished units."""
-        self.done += count
-        now = self._clock()
-        if self._first is None:
-            self._first, self._next = (now, self.done), now + self.period
-            log.info("%d/%d %s", self.done, self.total, self.unit)
-        elif now >= self._next or self.done == self.total:
-            self._next = now + self.period
-            log.info("%d/%d %s%s", self.done, self.total, self.unit, self._speed(now))
-
-    def _speed(self, now: float) -> str:
-        """Rate and time left; nothing where the clock has run too briefly to tell."""
-        assert self._first is not None
-        start, before = self._first
-        if now - start < 1.0:
-            return ""
-        rate = (self.done - before) / (now - start)
-        left = duration_text((self.total - self.done) / rate)
-        return f"  {rate:.1f} {self.unit}/s  {left} left"
