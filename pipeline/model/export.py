@@ -20,6 +20,7 @@ from pipeline.config.model import ModelConfig
 from pipeline.errors import InputError
 from pipeline.metrics import Scalar, flatten
 from pipeline.model.build import build_vdm
+from pipeline.model.schedule_record import schedule_digest
 from pipeline.storage import Location
 from vdm_core import VDM
 
@@ -40,6 +41,7 @@ class ModelCard(ConfigModel):
     mlflow_run_id: str | None
     dataset_digest: str
     weights_sha256: str = ""
+    schedule_sha256: str = ""
 
     @property
     def identity(self) -> dict[str, Scalar]:
@@ -58,9 +60,13 @@ class ModelCard(ConfigModel):
 
 
 def export_bytes(weights: dict[str, Tensor], card: ModelCard) -> dict[str, bytes]:
-    """Contents by file name; the card gets the digest of the weights."""
+    """Contents by file name; the card gets the digests of the weights and of the schedule."""
     blob: bytes = save_tensors({name: value.contiguous() for name, value in weights.items()})
-    sealed = card.model_copy(update={"weights_sha256": hashlib.sha256(blob).hexdigest()})
+    digests = {
+        "weights_sha256": hashlib.sha256(blob).hexdigest(),
+        "schedule_sha256": schedule_digest(card.model.schedule.kind, weights),
+    }
+    sealed = card.model_copy(update=digests)
     return {WEIGHTS: blob, CARD: sealed.model_dump_json(indent=2).encode()}
 
 
