@@ -10,11 +10,12 @@ import hashlib
 import math
 from typing import Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from pipeline.config.average import AverageConfig
 from pipeline.config.base import ConfigModel
 from pipeline.config.model import ModelConfig
 from pipeline.errors import InputError
@@ -25,6 +26,30 @@ from pipeline.storage import Location
 from vdm_core import VDM
 
 WEIGHTS, CARD = "model.safetensors", "model.json"
+
+
+class AverageRecord(AverageConfig):
+    """Which moving average weights are, and how it was had."""
+
+    post_hoc_averages: int | None = Field(
+        None, description="From so many kept averages, after training; null: kept in training."
+    )
+    post_hoc_error: float | None = Field(
+        None, description="|| profile - wished profile || / || wished profile ||."
+    )
+
+    @property
+    def text(self) -> str:
+        """In words."""
+        if self.width is None:
+            return f"moving average of decay {self.decay}" if self.decay else "live, no average"
+        kind = f"power-function average of relative width {self.width}"
+        if self.post_hoc_error is None:
+            return kind
+        return (
+            f"{kind}, put together after training from {self.post_hoc_averages} averages, "
+            f"its profile off by {self.post_hoc_error:.2%}"
+        )
 
 
 class ModelCard(ConfigModel):
@@ -40,6 +65,7 @@ class ModelCard(ConfigModel):
     run: str
     mlflow_run_id: str | None
     dataset_digest: str
+    average: AverageRecord = AverageRecord(decay=0.0)
     weights_sha256: str = ""
     schedule_sha256: str = ""
 
@@ -49,6 +75,7 @@ class ModelCard(ConfigModel):
         return {
             "run": self.run,
             "step": self.step,
+            "average": self.average.name,
             "weights_sha256": self.weights_sha256,
             **flatten(self.model.model_dump(mode="json"), "model."),
         }
@@ -86,12 +113,21 @@ def load_model(folder: Location) -> tuple[VDM, ModelCard]:
             f"{folder}/{WEIGHTS} does not match the digest in {CARD}: it is damaged or was "
             "changed; use another checkpoint"
         )
+    return restored(load_tensors(blob), card, folder), card
+
+
+def restored(weights: dict[str, Tensor], card: ModelCard, place: Location) -> VDM:
+    """The VDM of `card` around `weights`, in evaluation mode, on the CPU.
+
+    Raises:
+        InputError: they do not belong together; names `place`.
+    """
     vdm = build_vdm(card.model, card.shape, card.classes, seed=0, levels=card.levels)
     try:
-        vdm.load_state_dict(load_tensors(blob))
+        vdm.load_state_dict(weights)
     except RuntimeError as error:
-        raise InputError(f"{folder}/{WEIGHTS} does not fit its own card: {error}") from None
-    return vdm.eval(), card
+        raise InputError(f"{place}/{WEIGHTS} does not fit its own card: {error}") from None
+    return vdm.eval()
 
 
 def load_card(folder: Location) -> ModelCard:

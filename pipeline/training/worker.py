@@ -20,7 +20,7 @@ from pipeline.data.stream import TrainingStream
 from pipeline.data.transform import seen_shape
 from pipeline.logs import set_up_logging
 from pipeline.model.build import build_vdm
-from pipeline.model.export import ModelCard
+from pipeline.model.export import AverageRecord, ModelCard
 from pipeline.storage import open_storage
 from pipeline.tracking import Tracker
 from pipeline.training.checkpoint import NoWholeCheckpointError, Progress, restore
@@ -130,4 +130,5 @@ def model_card(config: TrainConfig, info: DatasetInfo, mlflow_run_id: str) -> Mo
         run=config.name,
         mlflow_run_id=mlflow_run_id,
         dataset_digest=info.manifest_sha256,
+        average=AverageRecord(decay=config.optimizer.ema_decay),
     )
