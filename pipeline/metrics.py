@@ -1,21 +1,26 @@
-"""The figures a run reports: sums on the device, means on the host, speed, one progress line."""
+"""The figures a run reports: sums on the device, means on the host, one progress line."""
 
 import json
 import math
-import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 Scalar = str | int | float | bool | None
-ELBO_TERMS = ("reconstruction", "prior", "diffusion")
 _SHORT = {
     "train/reconstruction": "rec",
     "train/prior": "prior",
     "train/diffusion": "diff",
     "train/auxiliary": "aux",  # of an adaptive schedule only
+}
+
+_PHASES = {
+    "wait": ("data_wait",),
+    "forward": ("forward",),
+    "backward": ("backward",),
+    "update": ("optimizer", "average"),
 }
 
 
@@ -89,60 +94,6 @@ def elbo_metrics(nats: Mapping[str, float], dims: int) -> dict[str, float]:
     return {"train/bits_per_dim": sum(bits.values())} | bits
 
 
-class ElboHistory(NamedTuple):
-    """The ELBO's terms over a run in bits/dim, one entry per logged step.
-
-    From a run's journal, resumes included:
-
-        steps, terms = metric_history(journal, [f"train/{term}" for term in ELBO_TERMS])
-        history = ElboHistory(steps, *terms)
-    """
-
-    steps: Sequence[int]
-    reconstruction: Sequence[float]
-    prior: Sequence[float]
-    diffusion: Sequence[float]
-
-
-class Speed(NamedTuple):
-    """How fast a run went over one logging interval, and what that means for its end."""
-
-    images_per_second: float
-    step_seconds: float
-    seconds_left: float
-
-
-class Throughput:
-    """Measures speed between calls; the first interval begins at construction.
-
-    `clock` returns seconds; only differences of it are used.
-    """
-
-    def __init__(
-        self, first_step: int, last_step: int, clock: Callable[[], float] = time.perf_counter
-    ) -> None:
-        self._step, self._last_step, self._clock = first_step, last_step, clock
-        self._time = clock()
-
-    def restart(self) -> None:
-        """Leave out the time since the last lap, in which something else than training was done."""
-        self._time = self._clock()
-
-    def lap(self, step: int, images: int) -> Speed:
-        """Speed since the last call, in which all ranks together saw `images` images.
-
-        Raises ValueError if `step` did not move on.
-        """
-        if step <= self._step:
-            raise ValueError(f"step {step} is not past step {self._step}: call lap once per lap")
-        now = self._clock()
-        seconds = max(now - self._time, 1e-9)
-        step_seconds = seconds / (step - self._step)
-        self._step, self._time = step, now
-        left = max(self._last_step - step, 0) * step_seconds
-        return Speed(images / seconds, step_seconds, left)
-
-
 def duration_text(seconds: float) -> str:
     """Two units are enough to plan by: `45s`, `1m52s`, `3h07m`, `2d04h`."""
     whole = round(seconds)
@@ -152,12 +103,27 @@ def duration_text(seconds: float) -> str:
     return f"{whole // 60}m{whole % 60:02d}s" if whole >= 60 else f"{whole}s"
 
 
-def progress_line(step: int, last_step: int, values: Mapping[str, float], speed: Speed) -> str:
-    """One line for people, from what `elbo_metrics` returned and the interval's speed."""
+def progress_line(step: int, last_step: int, values: Mapping[str, float]) -> str:
+    """One line for people, from the figures of an interval.
+
+    The shares are those of the whole time between two lines: waiting for data, the two passes,
+    the optimizer with the average, and the rest (pictures, saving, tracking).
+    """
     terms = " ".join(
         f"{short} {values[name]:.2f}" for name, short in _SHORT.items() if name in values
     )
+    rate, left = values["train/images_per_second"], duration_text(values["train/seconds_left"])
     return (
         f"step {step}/{last_step}  {values['train/bits_per_dim']:.3f} bits/dim  ({terms})  "
-        f"{speed.images_per_second:.0f} images/s  {duration_text(speed.seconds_left)} left"
+        f"{rate:.0f} images/s ({_shares(values)})  {left} left"
     )
+
+
+def _shares(values: Mapping[str, float]) -> str:
+    total = values["time/total_seconds"]
+    share = {
+        short: sum(values[f"time/{phase}_seconds"] for phase in phases) / total
+        for short, phases in _PHASES.items()
+    }
+    share["rest"] = 1 - sum(share.values())
+    return " ".join(f"{short} {part:.0%}" for short, part in share.items())

@@ -1,10 +1,10 @@
-"""The pictures of a run: noise schedule, ELBO terms, class counts, grids of samples.
+"""The pictures of a run: noise schedule, ELBO terms, grids of samples.
 
 Figures are made without pyplot, so nothing global is touched and any thread may draw.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from pipeline.metrics import ElboHistory
 from vdm_core.records import SchedulePoint
 
 _BLUE, _ORANGE, _GREEN, _GREY = "#2a6fb0", "#d9752b", "#3f8f5f", "#8a8a8a"
+_TERM_COLORS = {
+    "prior": _GREEN, "reconstruction": _ORANGE, "auxiliary": "#7a5195", "diffusion": _BLUE
+}  # fmt: skip
 _PADDING = 2  # pixels between the images of a grid, before scaling
 _SMALLEST_SIDE = 64  # a grid's images are enlarged until their shorter side has this many pixels
 
@@ -68,55 +70,29 @@ def schedule_figure(
     return figure
 
 
-def elbo_figure(history: ElboHistory) -> Figure:
-    """The negative ELBO over steps: stacked terms on the left, each on a log scale on the right.
+def elbo_figure(steps: Sequence[int], terms: Mapping[str, Sequence[float]]) -> Figure:
+    """The negative ELBO over `steps`: its `terms` stacked on the left, each on a log scale right.
 
-    The left axis leaves out the highest twentieth of the values, so that the first steps do not
-    flatten the rest. Raises ValueError for an empty history.
+    Values in bits/dim, one for each step. The left axis leaves out the highest twentieth of the
+    values, so that the first steps do not flatten the rest. Raises ValueError for no steps.
     """
-    if len(history.steps) == 0:
+    if len(steps) == 0:
         raise ValueError("the ELBO history is empty: draw it after the first logged step")
     figure = Figure(figsize=(12, 4.2), layout="constrained")
     stack, each = figure.subplots(1, 2)
-    names = ("prior", "reconstruction", "diffusion")
-    colors = (_GREEN, _ORANGE, _BLUE)
-    terms = np.array([getattr(history, name) for name in names])
-    total = terms.sum(axis=0)
-    stack.stackplot(history.steps, terms, labels=names, colors=colors, alpha=0.75, linewidth=0)
-    stack.plot(history.steps, total, color="black", linewidth=1.2, label="total")
+    values = np.array([terms[name] for name in terms])
+    colors, total = [_TERM_COLORS[name] for name in terms], values.sum(axis=0)
+    stack.stackplot(steps, values, labels=list(terms), colors=colors, alpha=0.75, linewidth=0)
+    stack.plot(steps, total, color="black", linewidth=1.2, label="total")
     stack.set_ylim(0, 1.15 * float(np.quantile(total, 0.95)))
-    for name, color, values in zip(names, colors, terms, strict=True):
-        each.plot(history.steps, values, color=color, label=name, linewidth=1.5)
+    for name, color, line in zip(terms, colors, values, strict=True):
+        each.plot(steps, line, color=color, label=name, linewidth=1.5)
     each.set_yscale("log", nonpositive="mask")
     _dress(stack, f"Negative ELBO, last {total[-1]:.3f} bits/dim", "step", "bits/dim")
     _dress(each, "Each term", "step", "bits/dim (log scale)")
     stack.legend(frameon=False, reverse=True)
     for panel in (stack, each):
         panel.margins(x=0)
-    return figure
-
-
-def class_histogram(counts: Sequence[int], names: Sequence[str] | None = None) -> Figure:
-    """Examples per class as bars, with a line at their mean. `names` default to the numbers.
-
-    Raises ValueError if counts and names differ in number or are none.
-    """
-    labels = [str(k) for k in range(len(counts))] if names is None else list(names)
-    if len(labels) != len(counts) or not labels:
-        raise ValueError(f"{len(counts)} counts, {len(labels)} names: pass one name per class")
-    figure = Figure(figsize=(7, 1.4 + 0.28 * len(counts)), layout="constrained")
-    panel = figure.subplots()
-    bars = panel.barh(range(len(counts)), counts, color=_BLUE, height=0.72)
-    panel.set_yticks(range(len(labels)), labels)
-    panel.invert_yaxis()
-    panel.bar_label(bars, labels=[f"{count:,}" for count in counts], padding=4, fontsize=9)
-    mean = sum(counts) / len(counts)
-    panel.axvline(mean, color="black", linestyle="--", linewidth=1)
-    title = f"Examples per class: {sum(counts):,} in all, {mean:,.0f} on average (dashed)"
-    _dress(panel, title, "examples", "")
-    panel.grid(axis="y", visible=False)
-    panel.tick_params(axis="y", length=0)
-    panel.margins(x=0.12)
     return figure
 
 

@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from pipeline.config.train import TrainConfig
-from pipeline.metrics import StepMeter, Throughput, elbo_metrics
 from pipeline.training.engine import Engine
+from pipeline.training.figures import Report, report
+from pipeline.training.interval import IntervalMeter
 from pipeline.training.step import StepSettings, train_step
 from vdm_core.decoder import radius
 from vdm_core.ema import ema_decay, ema_update
@@ -21,7 +21,7 @@ from vdm_core.records import Batch
 class Reporter(Protocol):
     """What the loop tells the world; every rank calls it, only rank 0 speaks."""
 
-    def metrics(self, step: int, engine: Engine, values: dict[str, float]) -> None: ...
+    def metrics(self, step: int, engine: Engine, figures: Report) -> None: ...
     def pictures(self, step: int, engine: Engine, averages: list[Tensor]) -> None: ...
     def checkpoint(
         self, step: int, engine: Engine, averages: list[Tensor], values: dict[str, float]
@@ -61,27 +61,33 @@ def train(
         decoder_radius=decoder_radius(engine, config),
         latent_dim=engine.vdm.latent_dim,
     )
-    meter = StepMeter(engine.vdm.term_names, engine.device)
-    throughput = Throughput(state.step, config.steps)
+    meter = IntervalMeter(engine.vdm.term_names, engine.device)
+    reported = state.step
     for step in range(state.step + 1, config.steps + 1):
         batches = [next(stream) for _ in range(config.accumulation)]
+        meter.mark("data_wait")
         train_step(engine, batches, settings, meter)
         decay = ema_decay(step - 1, config.optimizer.ema_decay)
         ema_update(state.averages, engine.shards(), decay)
+        meter.mark("average")
 
         last = step == config.steps
         saves = last or step % config.checkpoint.every_steps == 0
         draws = last or step % config.tracking.picture_every == 0
         if saves or draws or step % config.tracking.log_every == 0:
-            values = interval_values(engine, meter, throughput, step, dims)
-            check_finite(step, values, engine.skipped_steps)
-            reporter.metrics(step, engine, values)
+            interval = meter.bring_together()
+            figures = report(engine, interval, step - reported, config.steps - step, dims)
+            check_finite(step, figures.values, engine.skipped_steps)
+            reporter.metrics(step, engine, figures)
+            reported = step
+            meter.mark("tracking")
             if draws:
                 reporter.pictures(step, engine, state.averages)
+                meter.mark("pictures")
             if saves:
-                reporter.checkpoint(step, engine, state.averages, values)
+                reporter.checkpoint(step, engine, state.averages, figures.values)
+                meter.mark("checkpoint")
             settings = replace(settings, decoder_radius=decoder_radius(engine, config))
-            throughput.restart()  # pictures and saving are not training speed
 
 
 def decoder_radius(engine: Engine, config: TrainConfig) -> int:
@@ -95,30 +101,6 @@ def decoder_radius(engine: Engine, config: TrainConfig) -> int:
     rate = optimizer.schedule_learning_rate or optimizer.learning_rate
     gamma_0 = float(engine.schedule_at(torch.zeros(1)).gamma.max())
     return radius(gamma_0 + 0.5 + 4 * rate * config.tracking.log_every, engine.vdm.levels)
-
-
-def interval_values(
-    engine: Engine, meter: StepMeter, throughput: Throughput, step: int, dims: int
-) -> dict[str, float]:
-    """Means over all ranks since the last call, and the state of γ and the optimizer. Collective.
-
-    γ(0) and γ(1) are means over the pixels. This is where the host waits for the device.
-    """
-    totals = meter.take()
-    dist.all_reduce(totals)
-    images = int(totals[-1].item())
-    speed = throughput.lap(step, images)
-    values = elbo_metrics(meter.means(totals), dims)
-    gamma = engine.schedule_at(torch.tensor([0.0, 1.0])).gamma.reshape(2, -1).mean(1)
-    return values | {
-        "schedule/gamma_0": float(gamma[0]),
-        "schedule/gamma_1": float(gamma[1]),
-        "train/grad_norm": engine.gradient_norm,
-        "train/learning_rate": engine.learning_rates["kernels"],
-        "train/images_per_second": speed.images_per_second,
-        "train/step_seconds": speed.step_seconds,
-        "train/seconds_left": speed.seconds_left,
-    }
 
 
 def check_finite(step: int, values: dict[str, float], skipped_steps: int) -> None:

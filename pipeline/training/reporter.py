@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pipeline.config.train import TrainConfig
 from pipeline.data.stream import TrainingStream
-from pipeline.metrics import Speed, progress_line
+from pipeline.metrics import progress_line
 from pipeline.model.build import build_vdm
 from pipeline.model.export import ModelCard
 from pipeline.plots import image_grid, schedule_figure
@@ -22,10 +22,12 @@ from pipeline.tracking import Tracker
 from pipeline.training import checkpoint
 from pipeline.training.checkpoint import Progress
 from pipeline.training.engine import Engine
+from pipeline.training.figures import Report
+from pipeline.training.time_bins import ProfileWindow
 from vdm_core import VDM, sample
 from vdm_core.adaptive import at_prior_mean
 
-Report = Callable[[dict[str, float], Path, str], None]
+Upload = Callable[[dict[str, float], Path, str], None]
 """(figures, folder, name): Ray Train's report of a checkpoint, see `checkpoint.Upload`."""
 log = logging.getLogger(__name__)
 CURVE_POINTS = 201
@@ -41,27 +43,26 @@ class RunReporter:
         run: Location,
         stream: TrainingStream,
         tracker: Tracker | None,
-        report: Report,
+        upload: Upload,
+        first_step: int,
     ) -> None:
         self.config, self.card, self.run = config, card, run
-        self.stream, self.tracker, self.report = stream, tracker, report
+        self.stream, self.tracker, self.upload = stream, tracker, upload
+        self.window = ProfileWindow(first_step)
 
-    def metrics(self, step: int, engine: Engine, values: dict[str, float]) -> None:
-        """Log one interval's values, and a line with rate and time left."""
+    def metrics(self, step: int, engine: Engine, figures: Report) -> None:
+        """Log one interval's figures, and a line with rate and time left."""
         bad = torch.tensor([float(self.stream.bad_samples.total())], device=engine.device)
         dist.all_reduce(bad)
         if self.tracker is None:
             return
+        self.window.add(figures.bins, figures.gammas)
+        values = figures.values
         shown = {name: value for name, value in values.items() if name != "train/seconds_left"}
         place = self.stream.epoch_at(step * self.config.data.batch_size)
         data = {"data/bad_samples": float(bad), "data/epoch": place.epochs}
         self.tracker.metrics(step, shown | data)
-        speed = Speed(
-            values["train/images_per_second"],
-            values["train/step_seconds"],
-            values["train/seconds_left"],
-        )
-        log.info(progress_line(step, self.config.steps, values, speed))
+        log.info(progress_line(step, self.config.steps, values))
 
     def pictures(self, step: int, engine: Engine, averages: list[Tensor]) -> None:
         """Draw γ(t), live and EMA, and a grid of EMA samples, `picture_images` of them."""
@@ -88,7 +89,7 @@ class RunReporter:
             Progress(step, step * self.config.data.batch_size),
             self.card.model_copy(update={"step": step}),
             self.run,
-            partial(self.report, figures),
+            partial(self.upload, figures),
             keep=self.config.checkpoint.keep,
             zero_stage=self.config.deepspeed.zero_stage,
         )

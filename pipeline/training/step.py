@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pipeline.metrics import StepMeter
 from pipeline.training.engine import Engine
+from pipeline.training.interval import IntervalMeter
 from vdm_core.records import Batch
 from vdm_core.rng import Purpose, normal, stratified_times, uniform
 
@@ -34,7 +34,7 @@ class StepSettings:
 
 
 def train_step(
-    engine: Engine, batches: Sequence[Batch], settings: StepSettings, meter: StepMeter
+    engine: Engine, batches: Sequence[Batch], settings: StepSettings, meter: IntervalMeter
 ) -> None:
     """Forward, backward and update on one global batch; nothing of ours waits for the device.
 
@@ -42,7 +42,7 @@ def train_step(
 
     Args:
         batches: this worker's micro-batches of the step, in order.
-        meter: receives the ELBO's terms of every valid example, in nats.
+        meter: receives the ELBO's terms of every valid example, in nats, and the time it took.
     """
     for batch in batches:
         images = batch.images.to(engine.device, non_blocking=True).contiguous()
@@ -50,12 +50,15 @@ def train_step(
         labels, draws = training_draws(batch, settings, engine.device)
 
         terms = engine(images, labels, **draws, decoder_radius=settings.decoder_radius)
+        meter.mark("forward")
 
         bits = terms.bits_per_dim(math.prod(images.shape[1:]))
         engine.backward(torch.where(valid, bits, 0.0).mean())
-        engine.step()
+        meter.mark("backward")
 
-        meter.add(terms._asdict(), valid)
+        engine.step()
+        meter.add(terms, draws["times"], valid)
+        meter.mark("optimizer")
 
 
 def training_draws(

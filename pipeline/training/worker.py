@@ -82,7 +82,7 @@ def train_run(job: TrainJob) -> None:
     if tracker:
         tracker.json("deepspeed.json", deepspeed_json(config))
         tracker.json("dataset.json", asdict(mixture.info))
-    reporter = RunReporter(config, card, run, stream, tracker, report)
+    reporter = RunReporter(config, card, run, stream, tracker, report, progress.step)
     state = LoopState(progress.step, averages)
     try:
         with closing(stream):

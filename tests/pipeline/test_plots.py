@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.metrics import ElboHistory
-from pipeline.plots import class_histogram, elbo_figure, image_grid, schedule_figure
+from pipeline.plots import elbo_figure, image_grid, schedule_figure
 from vdm_core.records import SchedulePoint
 
 
@@ -64,8 +63,8 @@ def test_elbo_figure_stacks_to_the_total():
     """The stack's top edge is the sum of the terms, and a high start leaves the rest in sight."""
     steps = list(range(100))
     diffusion = [1000.0] + [3.0] * 99
-    history = ElboHistory(steps, [0.01] * 100, [0.002] * 100, diffusion)
-    stack, each = elbo_figure(history).axes
+    terms = {"prior": [0.002] * 100, "reconstruction": [0.01] * 100, "diffusion": diffusion}
+    stack, each = elbo_figure(steps, terms).axes
     np.testing.assert_allclose(stack.lines[0].get_ydata(), np.array(diffusion) + 0.012)
     assert stack.get_ylim()[1] == pytest.approx(1.15 * 3.012)
     assert [line.get_label() for line in each.lines] == ["prior", "reconstruction", "diffusion"]
@@ -74,19 +73,9 @@ def test_elbo_figure_stacks_to_the_total():
 
 def test_elbo_figure_can_be_drawn_from_the_first_step_on():
     """One step, and a term that is exactly zero, render without a warning."""
-    assert _png(elbo_figure(ElboHistory([10], [0.1], [0.0], [3.0])))
+    assert _png(elbo_figure([10], {"prior": [0.0], "reconstruction": [0.1], "diffusion": [3.0]}))
     with pytest.raises(ValueError, match="empty"):
-        elbo_figure(ElboHistory([], [], [], []))
-
-
-def test_class_histogram_has_one_bar_per_class():
-    """Bar lengths are the counts, in the order of the names from top to bottom."""
-    (panel,) = class_histogram([3, 5], ["cat", "dog"]).axes
-    assert [bar.get_width() for bar in panel.patches] == [3, 5]
-    assert [label.get_text() for label in panel.get_yticklabels()] == ["cat", "dog"]
-    assert panel.yaxis_inverted()
-    with pytest.raises(ValueError, match="2 counts, 1 names"):
-        class_histogram([3, 5], ["cat"])
+        elbo_figure([], {"diffusion": []})
 
 
 def test_grid_places_every_pixel():

@@ -5,8 +5,8 @@ import torch
 import torch.distributed as dist
 
 from pipeline.config.train import TrainConfig
-from pipeline.metrics import StepMeter
 from pipeline.training.engine import Engine
+from pipeline.training.interval import IntervalMeter
 from pipeline.training.step import train_step
 from vdm_core.ema import ema_decay, ema_start, ema_update
 
@@ -15,13 +15,12 @@ MORE = 2
 
 def losses(engine: Engine, config: TrainConfig, steps: range, averages=None) -> tuple[list, list]:
     """Mean bits/dim and gradient norm of each step."""
-    meter, found, norms = StepMeter(engine.vdm.term_names), [], []
+    meter, found, norms = IntervalMeter(engine.vdm.term_names, common.CPU), [], []
     for step in steps:
         batches = common.own_batches(step, config)
         train_step(engine, batches, common.settings(config), meter)
-        totals = meter.take()
-        dist.all_reduce(totals)
-        found.append(sum(meter.means(totals).values()) / (64 * torch.log(torch.tensor(2.0)).item()))
+        nats = sum(meter.bring_together().nats.values())
+        found.append(nats / (64 * torch.log(torch.tensor(2.0)).item()))
         norms.append(engine.gradient_norm)
         if averages is not None:
             decay = ema_decay(step, config.optimizer.ema_decay)

@@ -15,13 +15,15 @@ import torch.distributed as dist
 from pipeline.config.train import TrainConfig
 from pipeline.data.dataset import open_dataset
 from pipeline.data.mixture import single
-from pipeline.metrics import ELBO_TERMS, StepMeter
 from pipeline.storage import Location, open_storage
 from pipeline.training.checkpoint import NoWholeCheckpointError, Progress, restore, save
+from pipeline.training.figures import Report
+from pipeline.training.interval import IntervalMeter
 from pipeline.training.loop import LoopState, train
 from pipeline.training.step import train_step
 from pipeline.training.worker import TrainJob, model_card, training_stream
 from vdm_core.ema import ema_start
+from vdm_core.records import ElboTerms
 
 
 class InterruptedRunError(Exception):
@@ -37,9 +39,11 @@ class Recorder:
         self.pictured: list[int] = []
         self.saved: list[int] = []
 
-    def metrics(self, step: int, engine: Any, values: dict[str, float]) -> None:
+    def metrics(self, step: int, engine: Any, figures: Report) -> None:
         timed = ("train/images_per_second", "train/step_seconds", "train/seconds_left")
-        self.values[step] = {name: v for name, v in values.items() if name not in timed}
+        timed += ("time/", "time_slowest_rank/", "memory/")
+        values = figures.values.items()
+        self.values[step] = {name: v for name, v in values if not name.startswith(timed)}
         if step == self.stop:
             raise InterruptedRunError
 
@@ -94,14 +98,19 @@ def invalid_is_ignored(config: TrainConfig) -> bool:
     """Whether two runs are one where only the images of invalid examples differ."""
     weights = []
     for garbage in (0, 255):
-        engine, meter = common.engine(config), StepMeter(ELBO_TERMS)
+        engine, meter = common.engine(config), IntervalMeter(ElboTerms._fields, common.CPU)
         for step in range(2):
             batches = [
                 replace(b, images=torch.where(b.valid[:, None, None, None], b.images, garbage))
                 for b in common.own_batches(step, config)
             ]
             train_step(engine, batches, common.settings(config), meter)
-        weights.append([*engine.gather(engine.shards()).values(), meter.take()])
+        weights.append(
+            [
+                *engine.gather(engine.shards()).values(),
+                torch.tensor([*meter.bring_together().nats.values()]),
+            ]
+        )
     return all(torch.equal(a, b) for a, b in zip(*weights, strict=True))
 
 

@@ -9,8 +9,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from pipeline.config.train import TrainConfig
-from pipeline.metrics import ELBO_TERMS, StepMeter
+from pipeline.training.interval import IntervalMeter
 from pipeline.training.step import train_step, training_draws
+from vdm_core.records import ElboTerms
 
 
 def first_update(config: TrainConfig) -> dict[str, Tensor]:
@@ -18,7 +19,9 @@ def first_update(config: TrainConfig) -> dict[str, Tensor]:
     engine = common.engine(config)
     before = engine.gather(engine.shards())
     batches = common.own_batches(0, config)
-    train_step(engine, batches, common.settings(config), StepMeter(ELBO_TERMS))
+    train_step(
+        engine, batches, common.settings(config), IntervalMeter(ElboTerms._fields, common.CPU)
+    )
     after = engine.gather(engine.shards())
     return {name: after[name] - before[name] for name in after}
 
