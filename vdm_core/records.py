@@ -1,8 +1,8 @@
 """The records that travel between rooms: what each field is, its shape and its unit.
 
 Losses are kept per example, in nats, term by term; bits per dimension is a unit of display and is
-applied once, by ``ElboTerms.bits_per_dim``. The records which cross a module's ``forward`` are
-named tuples, because ZeRO-3 finds the tensors inside tuples but not those inside dataclasses.
+applied once, by ``bits_per_dim`` of a model's terms. The records which cross a module's ``forward``
+are named tuples, because ZeRO-3 finds the tensors inside tuples but not those inside dataclasses.
 """
 
 from __future__ import annotations
@@ -42,7 +42,11 @@ class ElboTerms(NamedTuple):
 
     def bits_per_dim(self, dims: int) -> Tensor:
         """The negative ELBO in bits per dimension, (B,); ``dims`` is C * H * W."""
-        return self.total / (dims * math.log(2.0))
+        return _bits_per_dim(self.total, dims)
+
+    def named(self) -> dict[str, Tensor]:
+        """Each term, (B,) nats, by its name."""
+        return self._asdict()
 
 
 class AdaptiveElboTerms(NamedTuple):
@@ -64,7 +68,66 @@ class AdaptiveElboTerms(NamedTuple):
 
     def bits_per_dim(self, dims: int) -> Tensor:
         """The negative ELBO in bits per dimension, (B,); ``dims`` is C * H * W."""
-        return self.total / (dims * math.log(2.0))
+        return _bits_per_dim(self.total, dims)
+
+    def named(self) -> dict[str, Tensor]:
+        """Each term, (B,) nats, by its name."""
+        return self._asdict()
+
+
+class HierarchicalElboTerms(NamedTuple):
+    """The negative ELBO of a model with latents z_1 (nearest to the image), ..., z_T, in nats.
+
+    ``reconstruction``: -log p(x | z), (B,). ``prior``: KL(q(z_T | x) || p(z_T)), (B,).
+    ``levels``: (B,T-1), column t-1 the KL of z_t given what lies above it, q(z_t | z_{>t}, x)
+    against p(z_t | z_{>t}), at the draw of z_{>t}. With T = 1, a VAE, it has no columns.
+    """
+
+    reconstruction: Tensor
+    prior: Tensor
+    levels: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        """The negative ELBO: the sum of all terms, (B,), nats."""
+        return self.reconstruction + self.prior + self.levels.sum(1)
+
+    def bits_per_dim(self, dims: int) -> Tensor:
+        """The negative ELBO in bits per dimension, (B,); ``dims`` is C * H * W."""
+        return _bits_per_dim(self.total, dims)
+
+    def named(self) -> dict[str, Tensor]:
+        """Each term, (B,) nats, by its name: reconstruction, prior, kl_1 to kl_{T-1}."""
+        levels = {f"kl_{t}": kl for t, kl in enumerate(self.levels.unbind(1), start=1)}
+        return {"reconstruction": self.reconstruction, "prior": self.prior, **levels}
+
+
+class LatentElboTerms(NamedTuple):
+    """The negative ELBO of a diffusion model of a VAE's latents y, (B,) each, in nats.
+
+    ``reconstruction``: -log p(x | y). ``encoder``: E log q(y | x), minus the encoder's entropy.
+    ``latent``: E -log p(y | z_0). ``prior`` and ``diffusion``: as in ``ElboTerms``, of y. The terms
+    ``encoder`` and ``latent`` are of densities of y: only their sum has a meaning in itself.
+    """
+
+    reconstruction: Tensor
+    encoder: Tensor
+    latent: Tensor
+    prior: Tensor
+    diffusion: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        """The negative ELBO: the sum of the five terms, (B,), nats."""
+        return self.reconstruction + self.encoder + self.latent + self.prior + self.diffusion
+
+    def bits_per_dim(self, dims: int) -> Tensor:
+        """The negative ELBO in bits per dimension, (B,); ``dims`` is C * H * W."""
+        return _bits_per_dim(self.total, dims)
+
+    def named(self) -> dict[str, Tensor]:
+        """Each term, (B,) nats, by its name."""
+        return self._asdict()
 
 
 @dataclass(frozen=True)
@@ -94,3 +157,7 @@ class Batch:
     indices: Tensor
     valid: Tensor
     keys: tuple[str, ...]
+
+
+def _bits_per_dim(nats: Tensor, dims: int) -> Tensor:
+    return nats / (dims * math.log(2.0))

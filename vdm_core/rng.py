@@ -45,6 +45,7 @@ class Purpose(IntEnum):
     HUTCHINSON = 10
     LATENT = 11
     BOUND_TIMES = 12
+    ENCODER = 13
 
 
 def philox(counter: tuple[Tensor, ...], key: tuple[int, int]) -> tuple[Tensor, ...]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -15,12 +15,23 @@ from vdm_core import elbo
 from vdm_core.adaptive import AdaptiveSchedule
 from vdm_core.decoder import encode
 from vdm_core.diffusion import diffuse
+from vdm_core.family import Draw
+from vdm_core.inputs import check_images, check_label_shape
 from vdm_core.prediction import Prediction, check_prediction
 from vdm_core.records import AdaptiveElboTerms, ElboTerms, SchedulePoint
+from vdm_core.rng import Purpose
 from vdm_core.schedule import Schedule
 from vdm_core.variance import VarianceGradient
 
 ScheduleObjective = Literal["elbo", "variance"]
+
+
+class DataTerms(NamedTuple):
+    """The ``prior`` and ``diffusion`` terms of data, (B,) each, nats, ``at`` these noise levels."""
+
+    at: elbo.NoiseLevels
+    prior: Tensor
+    diffusion: Tensor
 
 
 class VDM(nn.Module):
@@ -79,6 +90,17 @@ class VDM(nn.Module):
         adaptive = isinstance(self.schedule, AdaptiveSchedule)
         return (AdaptiveElboTerms if adaptive else ElboTerms)._fields
 
+    def draws(self, shape: tuple[int, int, int]) -> dict[str, Draw]:
+        """The random arguments of ``forward`` for images of this ``shape``, (C,H,W), by name."""
+        draws = {
+            "times": Draw(Purpose.TIMES),
+            "noise": Draw(Purpose.NOISE, shape),
+            "noise_0": Draw(Purpose.NOISE_0, shape),
+        }
+        if self.latent_dim is not None:
+            draws["noise_latent"] = Draw(Purpose.LATENT, (self.latent_dim,))
+        return draws
+
     def forward(
         self,
         images: Tensor,
@@ -101,17 +123,12 @@ class VDM(nn.Module):
         TypeError or ValueError for a wrong dtype or shape, and for times or levels out of range
         where the tensors are on the CPU.
         """
-        _check_images(images, self.levels)
-        _check_labels(labels, len(images))
+        check_images(images, self.levels)
+        check_label_shape(labels, len(images))
         shape, dtype = tuple(images.shape), self.dtype
         times = _or_stratified(times, images, generator)
         noise = _or_normal(noise, "noise", images, shape, dtype, generator)
         noise_0 = _or_normal(noise_0, "noise_0", images, shape, dtype, generator)
-
-        schedule: Callable[..., SchedulePoint] = self.schedule
-        shape_gradient = VarianceGradient()
-        if self.schedule_objective == "variance":
-            schedule = partial(self.schedule, watch=shape_gradient.watch)
 
         with torch.autocast(images.device.type, enabled=False):
             x = encode(images, self.levels, dtype)
@@ -120,12 +137,8 @@ class VDM(nn.Module):
                 size = (len(images), self.schedule.latent_dim)
                 c_noise = _or_normal(noise_latent, "noise_latent", images, size, dtype, generator)
                 latent, kl, _ = self.schedule.infer(x, c_noise)
-            at = elbo.noise_levels(schedule, times, self.steps, dtype, latent)
-            z_t = diffuse(x, at.gamma_t, noise)
 
-        answer = self.network(z_t.z, at.network_gamma, labels)
-        if answer.shape != shape:
-            raise ValueError(f"the network answered {tuple(answer.shape)} for images {shape}")
+        at, prior, diffusion = self.data_terms(x, labels, times, noise, latent)
 
         with torch.autocast(images.device.type, enabled=False):
             z_0 = diffuse(x, at.gamma_0, noise_0)
@@ -133,13 +146,48 @@ class VDM(nn.Module):
                 reconstruction=elbo.reconstruction(
                     images, z_0.z, at.gamma_0, self.levels, within=decoder_radius
                 ),
+                prior=prior,
+                diffusion=diffusion,
+            )
+            return terms if kl is None else AdaptiveElboTerms(*terms, auxiliary=kl)
+
+    def data_terms(
+        self,
+        x: Tensor,
+        labels: Tensor | None,
+        times: Tensor,
+        noise: Tensor,
+        latent: Tensor | None = None,
+    ) -> DataTerms:
+        """The terms that do not depend on how z_0 becomes data, of data ``x`` (B,C,H,W).
+
+        ``x``: scaled images, or any other data of about unit size, such as latents of a VAE.
+        ``latent``: c (B,d), for an adaptive schedule. Other arguments as for ``forward``.
+        """
+        schedule: Callable[..., SchedulePoint] = self.schedule
+        shape_gradient = VarianceGradient()
+        if self.schedule_objective == "variance":
+            schedule = partial(self.schedule, watch=shape_gradient.watch)
+
+        with torch.autocast(x.device.type, enabled=False):
+            at = elbo.noise_levels(schedule, times, self.steps, x.dtype, latent)
+            z_t = diffuse(x, at.gamma_t, noise)
+
+        answer = self.network(z_t.z, at.network_gamma, labels)
+        if answer.shape != x.shape:
+            raise ValueError(
+                f"the network answered {tuple(answer.shape)} for data {tuple(x.shape)}"
+            )
+
+        with torch.autocast(x.device.type, enabled=False):
+            answer = answer.to(x.dtype)
+            terms = DataTerms(
+                at=at,
                 prior=elbo.prior(x, at.gamma_1),
-                diffusion=elbo.diffusion(
-                    answer.to(dtype), x, noise, at.gamma_t, at.weight, self.prediction
-                ),
+                diffusion=elbo.diffusion(answer, x, noise, at.gamma_t, at.weight, self.prediction),
             )
             shape_gradient.weigh(terms.diffusion, x[0].numel())
-            return terms if kl is None else AdaptiveElboTerms(*terms, auxiliary=kl)
+            return terms
 
 
 def _check_objective(objective: ScheduleObjective, schedule: Schedule) -> None:
@@ -154,24 +202,6 @@ def _check_objective(objective: ScheduleObjective, schedule: Schedule) -> None:
             f"schedule_objective is 'variance', but a {type(schedule).__name__} has no shape to "
             "learn that is one for all pixels: give a MonotoneSchedule, or "
             "schedule_objective='elbo'"
-        )
-
-
-def _check_images(images: Tensor, levels: int) -> None:
-    if images.dtype != torch.uint8:
-        raise TypeError(f"images are {images.dtype}: give uint8 in [0, {levels})")
-    if images.ndim != 4 or images.numel() == 0:
-        raise ValueError(f"images have shape {tuple(images.shape)}: give a non-empty (B,C,H,W)")
-    if levels < 256 and images.device.type == "cpu" and images.max() >= levels:
-        raise ValueError(f"images reach {images.max()}: with {levels} levels, stay below {levels}")
-
-
-def _check_labels(labels: Tensor | None, batch: int) -> None:
-    if labels is None:
-        return
-    if labels.shape != (batch,) or labels.dtype != torch.int64:
-        raise ValueError(
-            f"labels are {labels.dtype} of shape {tuple(labels.shape)}: give int64 of ({batch},)"
         )
 
 
