@@ -16,13 +16,13 @@ from typing import Any
 import torch.distributed as dist
 from ray.train import Checkpoint
 from safetensors.torch import load_file
-from torch import Tensor
 
 from pipeline.errors import InputError
 from pipeline.model.export import WEIGHTS, ModelCard, export_bytes
 from pipeline.storage import Location
 from pipeline.training.checkpoint_record import COMMIT, CheckpointRecord, FileRecord, committed
 from pipeline.training.engine import Engine
+from pipeline.training.loop import EMA, Averages
 
 DEEPSPEED = "deepspeed"
 Upload = Callable[[Path, str], None]
@@ -44,7 +44,7 @@ class Progress:
 
 def save(
     engine: Engine,
-    averages: list[Tensor],
+    averages: Averages,
     progress: Progress,
     card: ModelCard,
     run: Location,
@@ -61,7 +61,7 @@ def save(
     with tempfile.TemporaryDirectory(prefix="vdm-checkpoint-") as temporary:
         local = Path(temporary)
         engine.save(local / DEEPSPEED)
-        weights = engine.gather(averages)
+        weights = engine.gather(averages[EMA])
         if rank == 0:
             for file, content in export_bytes(weights, card).items():
                 (local / file).write_bytes(content)
@@ -83,10 +83,10 @@ def save(
             (run / old).delete_folder()
 
 
-def restore(engine: Engine, run: Location) -> tuple[Progress, list[Tensor]] | None:
+def restore(engine: Engine, run: Location) -> tuple[Progress, Averages] | None:
     """Load the newest checkpoint that is whole; None if the run has none. Collective.
 
-    Returns the progress and this rank's shards of the EMA. The environment variables LOCAL_RANK
+    Returns the progress and this rank's share of the EMA. The environment variables LOCAL_RANK
     and LOCAL_WORLD_SIZE are those of torch's launchers; Ray Train sets them too.
 
     Raises:
@@ -100,7 +100,7 @@ def restore(engine: Engine, run: Location) -> tuple[Progress, list[Tensor]] | No
             damage = _damage(local, record)
             if damage is None:
                 engine.load(local / DEEPSPEED)
-                averages = engine.scatter(load_file(local / WEIGHTS))
+                averages = {EMA: engine.scatter(load_file(local / WEIGHTS))}
             dist.barrier()  # nobody leaves the folder while another reads it
         if damage is None:
             return Progress(record.step, record.next_index), averages

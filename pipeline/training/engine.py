@@ -21,6 +21,7 @@ from torch import Tensor
 
 from pipeline.config.train import TrainConfig
 from pipeline.training.deepspeed_json import deepspeed_json
+from pipeline.training.fragments import WEIGHTS, Fragment, adam_state, assemble, holdings
 from pipeline.training.optimizer import adamw, learning_rate_scale
 from vdm_core import VDM
 from vdm_core.adaptive import at_prior_mean
@@ -56,6 +57,8 @@ class Engine:
             dist_init_required=False,
         )
         self._check_float32()
+        self._holdings = holdings(self._engine, self._stage)
+        self._weights = self.fragments(WEIGHTS)
 
     def __call__(
         self, images: Tensor, labels: Tensor | None, **arguments: Any
@@ -110,43 +113,45 @@ class Engine:
         groups = self._engine.optimizer.param_groups
         return {group["name"]: float(group["lr"]) for group in groups}
 
-    def shards(self) -> list[Tensor]:
-        """What this rank holds of each parameter: all of it, or its part at ZeRO stage 3."""
-        parameters = self.vdm.parameters()
-        if self._stage == 3:
-            return [cast(Any, parameter).ds_tensor for parameter in parameters]
-        return [parameter.data for parameter in parameters]
+    def fragments(self, kind: str) -> list[Fragment]:
+        """This rank's share of the weights, or of a moment of Adam ("exp_avg", "exp_avg_sq").
 
-    def gather(self, shards: list[Tensor]) -> dict[str, Tensor]:
-        """A whole state dict on the CPU from tensors laid out as `shards`. Collective.
-
-        What is no parameter (a fixed schedule's ends) is copied from the module.
+        Views of the state itself. All ranks' fragments cover every parameter exactly once.
         """
+        if kind == WEIGHTS:
+            return [held.of(held.master) for held in self._holdings]
+        adam = self._engine.optimizer if self._stage == 0 else self._engine.optimizer.optimizer
+        return [held.of(adam_state(adam, held.master)[kind]) for held in self._holdings]
+
+    def weights(self) -> list[Tensor]:
+        """The tensors of this rank's share of the weights, as they are now and will become."""
+        return [fragment.tensor for fragment in self._weights]
+
+    def gather(self, tensors: list[Tensor]) -> dict[str, Tensor]:
+        """A whole state dict on rank 0's CPU from tensors laid out as `weights`. Collective.
+
+        What is no parameter (a fixed schedule's ends) is copied from the module. Empty on the
+        other ranks.
+        """
+        pairs = zip(self._weights, tensors, strict=True)
+        mine = {fragment.name: fragment._replace(tensor=tensor) for fragment, tensor in pairs}
         full = {
             name: buffer.to("cpu", copy=True)
             for name, buffer in self.vdm.named_buffers()
             if name in self._buffers
         }
-        for (name, shape), shard in zip(self._shapes.items(), shards, strict=True):
-            if self._stage == 3:
-                parts = [torch.empty_like(shard) for _ in range(dist.get_world_size())]
-                dist.all_gather(parts, shard.contiguous())
-                flat = torch.cat([part.flatten() for part in parts])
-                shard = flat[: shape.numel()].view(shape)  # the last rank's part is padded
-            full[name] = shard.detach().to("cpu", copy=True)
-        return full
+        for name, shape in self._shapes.items():
+            whole = assemble(mine.get(name), shape, self.device, everywhere=False)
+            if dist.get_rank() == 0:
+                full[name] = whole.to("cpu", copy=True)
+        return full if dist.get_rank() == 0 else {}
 
     def scatter(self, full: dict[str, Tensor]) -> list[Tensor]:
-        """The inverse of `gather`: this rank's part of each whole tensor."""
+        """The inverse of `gather`: this rank's share of each whole tensor."""
         parts = []
-        for name, like in zip(self._shapes, self.shards(), strict=True):
-            whole = full[name].to(self.device, torch.float32, copy=True)
-            if self._stage == 3:
-                size = like.numel()
-                padded = torch.zeros(size * dist.get_world_size(), device=self.device)
-                padded[: whole.numel()] = whole.flatten()
-                whole = padded.view(-1, size)[dist.get_rank()].view_as(like)
-            parts.append(whole)
+        for name, offset, like in self._weights:
+            part = full[name].flatten()[offset : offset + len(like)]
+            parts.append(part.to(like.device, torch.float32, copy=True))
         return parts
 
     def save(self, folder: Path) -> None:

@@ -17,23 +17,27 @@ from vdm_core.decoder import radius
 from vdm_core.ema import ema_decay, ema_update
 from vdm_core.records import Batch
 
+EMA = "ema"
+Averages = dict[str, list[Tensor]]
+"""Moving averages by name; each is a tensor beside every one of `Engine.weights()`."""
+
 
 class Reporter(Protocol):
     """What the loop tells the world; every rank calls it, only rank 0 speaks."""
 
     def metrics(self, step: int, engine: Engine, figures: Report) -> None: ...
-    def pictures(self, step: int, engine: Engine, averages: list[Tensor]) -> None: ...
+    def pictures(self, step: int, engine: Engine, averages: Averages) -> None: ...
     def checkpoint(
-        self, step: int, engine: Engine, averages: list[Tensor], values: dict[str, float]
+        self, step: int, engine: Engine, averages: Averages, values: dict[str, float]
     ) -> None: ...
 
 
 @dataclass(frozen=True)
 class LoopState:
-    """What the loop starts from: steps already done and this rank's EMA shards."""
+    """What the loop starts from: steps already done and this rank's share of the averages."""
 
     step: int
-    averages: list[Tensor]
+    averages: Averages
 
 
 def train(
@@ -68,7 +72,7 @@ def train(
         meter.mark("data_wait")
         train_step(engine, batches, settings, meter)
         decay = ema_decay(step - 1, config.optimizer.ema_decay)
-        ema_update(state.averages, engine.shards(), decay)
+        ema_update(state.averages[EMA], engine.weights(), decay)
         meter.mark("average")
 
         last = step == config.steps

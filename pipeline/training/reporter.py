@@ -23,6 +23,7 @@ from pipeline.training import checkpoint
 from pipeline.training.checkpoint import Progress
 from pipeline.training.engine import Engine
 from pipeline.training.figures import Report
+from pipeline.training.loop import EMA, Averages
 from pipeline.training.time_bins import ProfileWindow
 from vdm_core import VDM, sample
 from vdm_core.adaptive import at_prior_mean
@@ -64,11 +65,11 @@ class RunReporter:
         self.tracker.metrics(step, shown | data)
         log.info(progress_line(step, self.config.steps, values))
 
-    def pictures(self, step: int, engine: Engine, averages: list[Tensor]) -> None:
+    def pictures(self, step: int, engine: Engine, averages: Averages) -> None:
         """Draw γ(t), live and EMA, and a grid of EMA samples, `picture_images` of them."""
         times = torch.linspace(0.0, 1.0, CURVE_POINTS)
         live = engine.schedule_at(times)
-        weights = engine.gather(averages)
+        weights = engine.gather(averages[EMA])
         if self.tracker is None:
             return
         vdm = self._vdm(weights, engine.device)
@@ -79,7 +80,7 @@ class RunReporter:
         self.tracker.image(step, "samples", self._grid(vdm, engine.device))
 
     def checkpoint(
-        self, step: int, engine: Engine, averages: list[Tensor], values: dict[str, float]
+        self, step: int, engine: Engine, averages: Averages, values: dict[str, float]
     ) -> None:
         """Save and commit the state after `step`."""
         figures = {"step": float(step), "bits_per_dim": values["train/bits_per_dim"]}

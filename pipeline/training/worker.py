@@ -26,7 +26,7 @@ from pipeline.tracking import Tracker
 from pipeline.training.checkpoint import NoWholeCheckpointError, Progress, restore
 from pipeline.training.deepspeed_json import deepspeed_json
 from pipeline.training.engine import Engine
-from pipeline.training.loop import LoopState, train
+from pipeline.training.loop import EMA, LoopState, train
 from pipeline.training.reporter import RunReporter
 from vdm_core.ema import ema_start
 
@@ -74,7 +74,7 @@ def train_run(job: TrainJob) -> None:
     engine = Engine(vdm, config, device)
 
     restored = restore(engine, run)
-    progress, averages = restored or (Progress(0, 0), ema_start(engine.shards()))
+    progress, averages = restored or (Progress(0, 0), {EMA: ema_start(engine.weights())})
     if rank == 0 and restored:
         log.info("continuing %s after step %d", config.name, progress.step)
     stream = training_stream(job, mixture, progress.next_index)

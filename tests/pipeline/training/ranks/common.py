@@ -115,4 +115,8 @@ def reference(config: TrainConfig, steps: int) -> dict[str, Any]:
         "norms": norms,
         "ema": {n: a for (n, _), a in zip(vdm.named_parameters(), averages, strict=True)},
         "weights": {n: p.detach() for n, p in vdm.named_parameters()},
+        "moments": {
+            kind: {n: optimizer.state[p][kind] for n, p in vdm.named_parameters()}
+            for kind in ("exp_avg", "exp_avg_sq")
+        },
     }

@@ -1,11 +1,13 @@
-"""Train at every ZeRO stage in one pair of processes; save, load and go on; gather and scatter."""
+"""Train at every ZeRO stage in one pair of processes; take the state apart; save and go on."""
 
 import common
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from pipeline.config.train import TrainConfig
 from pipeline.training.engine import Engine
+from pipeline.training.fragments import MOMENTS, WEIGHTS
 from pipeline.training.interval import IntervalMeter
 from pipeline.training.step import train_step
 from vdm_core.ema import ema_decay, ema_start, ema_update
@@ -24,7 +26,7 @@ def losses(engine: Engine, config: TrainConfig, steps: range, averages=None) -> 
         norms.append(engine.gradient_norm)
         if averages is not None:
             decay = ema_decay(step, config.optimizer.ema_decay)
-            ema_update(averages, engine.shards(), decay)
+            ema_update(averages, engine.weights(), decay)
     return found, norms
 
 
@@ -32,12 +34,13 @@ def run(name: str, config: TrainConfig) -> dict:
     steps = 6 if config.deepspeed.precision == "float32" else 2
     engine = common.engine(config)
     gamma = engine.schedule_at(torch.tensor([0.0, 1.0])).gamma
-    averages = ema_start(engine.shards())
+    averages = ema_start(engine.weights())
     found, norms = losses(engine, config, range(steps), averages)
-    weights, ema = engine.gather(engine.shards()), engine.gather(averages)
-    again = engine.scatter(weights)
-    there = engine.gather(again)
-    round_trip = all(torch.equal(weights[name], there[name]) for name in weights)
+    weights, ema = engine.gather(engine.weights()), engine.gather(averages)
+    moments = {
+        kind: engine.gather([fragment.tensor for fragment in engine.fragments(kind)])
+        for kind in MOMENTS
+    }
     engine.save(common.FOLDER / name)
     dist.barrier()
     undisturbed, _ = losses(engine, config, range(steps, steps + MORE))
@@ -51,13 +54,27 @@ def run(name: str, config: TrainConfig) -> dict:
         "dtypes": {str(p.dtype) for p in engine.vdm.parameters()},
         "weights": weights,
         "ema": ema,
-        "round_trip": round_trip,
+        "moments": moments,
+        "coverage": coverage(engine, config),
         "undisturbed": undisturbed,
         "resumed": resumed,
         "rates": engine.learning_rates,
         "skipped": engine.skipped_steps,
         "state_keys": sorted(common.model(config).state_dict()),
     }
+
+
+def coverage(engine: Engine, config: TrainConfig) -> dict[str, dict[str, Tensor]]:
+    """How often each element of each parameter occurs among all ranks' fragments, by kind."""
+    counts = {}
+    shapes = {name: p.shape for name, p in common.model(config).named_parameters()}
+    for kind in (WEIGHTS, *MOMENTS):
+        counts[kind] = {name: torch.zeros(shape) for name, shape in shapes.items()}
+        for name, offset, tensor in engine.fragments(kind):
+            counts[kind][name].view(-1)[offset : offset + len(tensor)] += 1
+        for count in counts[kind].values():
+            dist.all_reduce(count)
+    return counts
 
 
 def refuses_empty(config: TrainConfig) -> str:

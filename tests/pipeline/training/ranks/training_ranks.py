@@ -19,7 +19,7 @@ from pipeline.storage import Location, open_storage
 from pipeline.training.checkpoint import NoWholeCheckpointError, Progress, restore, save
 from pipeline.training.figures import Report
 from pipeline.training.interval import IntervalMeter
-from pipeline.training.loop import LoopState, train
+from pipeline.training.loop import EMA, LoopState, train
 from pipeline.training.step import train_step
 from pipeline.training.worker import TrainJob, model_card, training_stream
 from vdm_core.ema import ema_start
@@ -70,9 +70,9 @@ def fit(
     mixture, at = single(open_dataset(*job.data)), open_storage(run)
     engine = common.engine(config)
     restored = restore(engine, at)
-    progress, averages = restored or (Progress(0, 0), ema_start(engine.shards()))
+    progress, averages = restored or (Progress(0, 0), {EMA: ema_start(engine.weights())})
     if poison:
-        engine.shards()[0].view(-1)[0] = math.nan
+        next(engine.vdm.parameters()).data.view(-1)[0] = math.nan
     recorder = Recorder(config, at, model_card(config, mixture.info, "none"), stop)
     stream = training_stream(job, mixture, progress.next_index)
     error = ""
@@ -88,8 +88,8 @@ def fit(
         "pictured": recorder.pictured,
         "saved": recorder.saved,
         "folders": at.folders(),
-        "weights": engine.gather(engine.shards()),
-        "ema": engine.gather(averages),
+        "weights": engine.gather(engine.weights()),
+        "ema": engine.gather(averages[EMA]),
         "bad": stream.bad_samples.total(),
     }
 
@@ -107,7 +107,7 @@ def invalid_is_ignored(config: TrainConfig) -> bool:
             train_step(engine, batches, common.settings(config), meter)
         weights.append(
             [
-                *engine.gather(engine.shards()).values(),
+                *engine.gather(engine.weights()).values(),
                 torch.tensor([*meter.bring_together().nats.values()]),
             ]
         )

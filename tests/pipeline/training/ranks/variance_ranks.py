@@ -15,14 +15,14 @@ from vdm_core.records import ElboTerms
 
 
 def first_update(config: TrainConfig) -> dict[str, Tensor]:
-    """New minus old weights, through the engine on all ranks."""
+    """New minus old weights, through the engine on all ranks; on rank 0."""
     engine = common.engine(config)
-    before = engine.gather(engine.shards())
+    before = engine.gather(engine.weights())
     batches = common.own_batches(0, config)
     train_step(
         engine, batches, common.settings(config), IntervalMeter(ElboTerms._fields, common.CPU)
     )
-    after = engine.gather(engine.shards())
+    after = engine.gather(engine.weights())
     return {name: after[name] - before[name] for name in after}
 
 
