@@ -19,17 +19,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from jobs import evaluate, prepare, sample
+from jobs import prepare, sample
 from jobs.cli import exit_on_sigterm
 from pipeline.cluster.local_head import local_head, submit
 from pipeline.config.base import JobConfig
+from pipeline.config.evaluate import EvaluateConfig
 from pipeline.config.load import load_config
 from pipeline.config.prepare import PrepareConfig
-from pipeline.config.sample import EvaluateConfig, SampleConfig
+from pipeline.config.sample import SampleConfig
 from pipeline.config.train import TrainConfig
 from pipeline.data.manifest import MANIFEST
 from pipeline.errors import InputError
 from pipeline.evaluation.likelihood_report import report_text
+from pipeline.evaluation.plan import make_plans
+from pipeline.evaluation.run import IMAGES, PICTURE, read_report
 from pipeline.logs import set_up_logging
 from pipeline.metrics import duration_text
 from pipeline.storage import open_storage
@@ -170,16 +173,16 @@ def _prepare_config(root: Path) -> PrepareConfig:
 def _summary(
     evaluation: EvaluateConfig, samples: SampleConfig, tracking_uri: str, phases: Phases
 ) -> str:
-    result = evaluate.make_plan(evaluation).output
-    report = evaluate.read_report(result)
+    result = make_plans(evaluation)[0].output
+    report = read_report(result)
     assert report is not None  # the job that wrote it has succeeded
     folder = open_storage(samples.path(samples.output))
     times = "  ".join(f"{name} {duration_text(s)}" for name, s in phases.seconds.items())
     return f"""
 == results ==
 {report_text(report)}
-  per image       {result / evaluate.IMAGES}
-  picture         {result / evaluate.PICTURE}
+  per image       {result / IMAGES}
+  picture         {result / PICTURE}
 samples           {folder}/shard-*.tar, manifest {folder / MANIFEST}
   grid            {folder / sample.GRID}
 tracking          {tracking_uri}

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.config.evaluate import EvaluateConfig
 from pipeline.config.load import load_config
 from pipeline.config.prepare import PrepareConfig
-from pipeline.config.sample import EvaluateConfig, SampleConfig
+from pipeline.config.sample import SampleConfig
 from pipeline.config.train import TrainConfig
 
 ROOT = Path(__file__).resolve().parents[1]

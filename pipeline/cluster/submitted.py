@@ -13,10 +13,11 @@ def check_submitted_paths(config: JobConfig, *fields: str) -> None:
         InputError: names the field, where it leads and the remedy.
     """
     for field in fields:
-        value = getattr(config, field)
-        if value is not None and _COPIES in config.path(value):
-            raise InputError(
-                f"{field}={value} is in the temporary copy of a submitted job "
-                f"({config.path(value)}), which Ray deletes; give an absolute "
-                "root=/shared/folder, or URLs"
-            )
+        found = getattr(config, field)
+        for value in found if isinstance(found, tuple) else (found,):
+            if value is not None and _COPIES in config.path(value):
+                raise InputError(
+                    f"{field}={value} is in the temporary copy of a submitted job "
+                    f"({config.path(value)}), which Ray deletes; give an absolute "
+                    "root=/shared/folder, or URLs"
+                )

@@ -1,15 +1,11 @@
-"""Configuration of `jobs.sample` and `jobs.evaluate`."""
+"""Configuration of `jobs.sample`, and of the pool of actors that batch jobs share."""
 
 from typing import Literal
 
 from pydantic import Field, model_validator
 
 from pipeline.config.base import ConfigModel, JobConfig
-from pipeline.config.data import SelectConfig, TransformConfig
-from vdm_core.likelihood import Dequantisation
 from vdm_core.samplers import SamplerName
-
-FigureName = Literal["discrete", "continuous", "ode", "importance", "profile"]
 
 
 class PoolConfig(ConfigModel):
@@ -54,45 +50,3 @@ class SampleConfig(JobConfig):
         if self.guidance_scale == 1.0:
             raise ValueError("gamma_interval limits guidance, and guidance_scale=1 is none")
         return self
-
-
-class BoundsConfig(ConfigModel):
-    """Figures beside the default bound; each adds network calls for every image."""
-
-    compute: tuple[FigureName, ...] = Field(
-        (),
-        description="discrete: all T steps. continuous: many times. ode: NLL of the "
-        "probability-flow ODE. importance: K weighted paths. profile: the diffusion term over γ.",
-    )
-    steps: int | None = Field(
-        None, gt=0, description="T of discrete and importance; null is the evaluation's own."
-    )
-    continuous_draws: int = Field(32, gt=0, description="Times per image.")
-    importance_draws: int = Field(4, gt=0, description="K; the bound takes T K network calls.")
-    ode_draws: int = Field(1, gt=0, description="Dequantisations per image, weighted.")
-    ode_tolerance: float = Field(
-        1e-5, gt=0, description="Of the ODE's solver, relative and absolute; more is quicker."
-    )
-    dequantisation: Dequantisation = "truncated_normal"
-    profile_points: int = Field(33, ge=2, description="Values of γ, evenly from γ(0) to γ(1).")
-
-
-class EvaluateConfig(JobConfig):
-    """Bits/dim of a trained model over a whole split, each image once."""
-
-    model: str = Field(description="A run's folder (its newest checkpoint), or a checkpoint's.")
-    data: str = Field(description="Folder or URL of the split, made by jobs.prepare.")
-    select: SelectConfig = Field(SelectConfig(), description="Which of its images.")
-    transform: TransformConfig = Field(
-        TransformConfig(), description="As in training; of it, resize and the centre crop are done."
-    )
-    output: str | None = Field(None, description="Folder for the result; null is the model's.")
-    baseline_data: str | None = Field(
-        None, description="Split on which the i.i.d.-pixel histogram is fitted; null leaves it out."
-    )
-    draws: int = Field(4, gt=0, description="Times and noises per image.")
-    steps: int | None = Field(None, gt=0, description="T; null is the model's own.")
-    bounds: BoundsConfig = BoundsConfig()
-    seed: int = Field(0, ge=0, lt=2**63)
-    batch_size: int = Field(100, gt=0)
-    pool: PoolConfig = PoolConfig()

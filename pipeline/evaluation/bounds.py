@@ -7,7 +7,7 @@ not depend on how the work is cut.
 import torch
 from torch import Tensor
 
-from pipeline.config.sample import EvaluateConfig, FigureName
+from pipeline.config.evaluate import EvaluateConfig, FigureName
 from pipeline.errors import InputError
 from pipeline.model.export import ModelCard
 from vdm_core import VDM

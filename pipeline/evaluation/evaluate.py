@@ -4,32 +4,22 @@ Image i takes its d-th time from one grid over all images and draws, and its noi
 place in the split, so the result does not depend on how the split is cut or by how many workers.
 """
 
-import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import asdict, dataclass
 
+import pyarrow as pa
 import torch
 from torch import Tensor
 
-from pipeline.config.sample import EvaluateConfig
+from pipeline.cluster.kept_ranges import Range
+from pipeline.config.evaluate import EvaluateConfig
 from pipeline.data.dataset import open_dataset
 from pipeline.data.select import selected
 from pipeline.data.stream import iterate_once
 from pipeline.evaluation.bounds import bound_steps, figure_of_images
 from pipeline.model.export import ModelCard, load_model
 from pipeline.storage import open_storage
-from vdm_core.likelihood import Estimate, Profile, estimate, profile
-from vdm_core.records import AdaptiveElboTerms, Batch
+from vdm_core.records import Batch
 from vdm_core.rng import Purpose, normal, stratified_times
-
-
-@dataclass(frozen=True)
-class ImageRange:
-    """Places [start, stop) of the split, in manifest order."""
-
-    start: int
-    stop: int
 
 
 @dataclass(frozen=True)
@@ -54,6 +44,17 @@ class ImageTerms:
     profile: list[float] | None = None
 
 
+_NATS = (
+    "reconstruction", "prior", "diffusion", "auxiliary", "discrete", "continuous", "ode",
+    "importance",
+)  # fmt: skip
+_SCHEMA = pa.schema(
+    [("index", pa.int64()), ("key", pa.string()), ("label", pa.int64())]
+    + [(name, pa.float64()) for name in _NATS]
+    + [("profile", pa.list_(pa.float64()))]
+)
+
+
 def time_steps(config: EvaluateConfig, card: ModelCard) -> int | None:
     """T of the evaluated bound; None is continuous time."""
     return config.steps if config.steps is not None else card.model.steps
@@ -71,9 +72,13 @@ class LikelihoodEvaluator:
         self.vdm = vdm.to(self.device)
         self.dataset = selected(open_dataset(config.path(config.data)), config.select)
 
-    def __call__(self, task: dict[str, Any]) -> list[dict[str, Any]]:
-        """The `ImageTerms` of every image of an `ImageRange`; a bad record is an error."""
-        places = ImageRange(**task)
+    def __call__(self, items: Range) -> pa.Table:
+        """The figures of the images at these places of the split, as `ImageTerms` has them."""
+        rows = [asdict(image) for image in self.images(items)]
+        return pa.Table.from_pylist(rows, schema=_SCHEMA)
+
+    def images(self, places: Range) -> list[ImageTerms]:
+        """The same as records, in the order of the split; a bad image is an error."""
         results: list[ImageTerms] = []
         for batch in iterate_once(
             self.dataset,
@@ -83,7 +88,7 @@ class LikelihoodEvaluator:
             transform=self.config.transform,
         ):
             results += self._batch(batch)
-        return [asdict(result) for result in results]
+        return results
 
     @torch.no_grad()
     def _batch(self, batch: Batch) -> list[ImageTerms]:
@@ -123,85 +128,3 @@ class LikelihoodEvaluator:
             size = (self.vdm.latent_dim,)
             draws["noise_latent"] = normal(seed, Purpose.LATENT, indices, size, step=draw)
         return draws
-
-
-@dataclass(frozen=True)
-class BoundSummary:
-    """A split's mean bound in bits/dim, with the standard error of the total over images."""
-
-    images: int
-    bits_per_dim: float
-    standard_error: float
-    reconstruction: float
-    prior: float
-    diffusion: float
-    auxiliary: float | None = None
-
-    @property
-    def terms(self) -> dict[str, float]:
-        """The terms that the model has, by name."""
-        values = {name: getattr(self, name) for name in AdaptiveElboTerms._fields}
-        return {name: value for name, value in values.items() if value is not None}
-
-
-def image_columns(results: Sequence[ImageTerms]) -> dict[str, list[Any]]:
-    """What there is of each image but its profile, by name."""
-    names = [f.name for f in fields(ImageTerms) if f.name != "profile"]
-    table = {name: [getattr(result, name) for result in results] for name in names}
-    return {
-        name: values for name, values in table.items() if name == "label" or values[0] is not None
-    }
-
-
-def term_names(results: Sequence[ImageTerms]) -> list[str]:
-    """The terms of the default bound that the model has."""
-    return [term for term in AdaptiveElboTerms._fields if getattr(results[0], term) is not None]
-
-
-def bits_per_dim(results: Sequence[ImageTerms], dims: int, names: Sequence[str]) -> Tensor:
-    """(N, len(names)) float64: the named figures of each image; `dims` is C*H*W.
-
-    Raises:
-        FloatingPointError: a figure is not finite.
-    """
-    nats = [[getattr(result, name) for name in names] for result in results]
-    bits = torch.tensor(nats, dtype=torch.float64) / (dims * math.log(2))
-    finite = bits.isfinite().all(1)
-    if bad := [r.key for r, good in zip(results, finite, strict=True) if not good]:
-        raise FloatingPointError(
-            f"{len(bad)} of {len(results)} images have no finite {' + '.join(names)}, "
-            f"{bad[0]} the first"
-        )
-    return bits
-
-
-def summarise(results: Sequence[ImageTerms], dims: int) -> BoundSummary:
-    """Means over images, and the standard error of their totals, as of independent images.
-
-    Raises:
-        FloatingPointError: an image has no finite bound; ValueError: fewer than two images.
-    """
-    names = term_names(results)
-    bits = bits_per_dim(results, dims, names)
-    total = estimate(bits.sum(1))
-    return BoundSummary(
-        images=len(results),
-        bits_per_dim=total.mean.item(),
-        standard_error=total.standard_error.item(),
-        **dict(zip(names, bits.mean(0).tolist(), strict=True)),
-    )
-
-
-def summarise_figure(results: Sequence[ImageTerms], dims: int, name: str) -> Estimate:
-    """Mean and standard error over images of one further figure, in bits/dim.
-
-    Raises:
-        FloatingPointError: an image has no finite figure; ValueError: fewer than two images.
-    """
-    return estimate(bits_per_dim(results, dims, [name])[:, 0])
-
-
-def summarise_profile(results: Sequence[ImageTerms], gammas: Tensor, dims: int) -> Profile:
-    """The profile over `gammas` (N,), with standard errors over the images."""
-    errors = torch.tensor([result.profile for result in results], dtype=torch.float64)
-    return profile(gammas, errors, dims)

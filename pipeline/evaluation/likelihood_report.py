@@ -8,15 +8,11 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from pipeline.config.base import ConfigModel
-from pipeline.config.sample import EvaluateConfig
+from pipeline.config.evaluate import EvaluateConfig
 from pipeline.evaluation.bounds import bound_steps, meaning
-from pipeline.evaluation.evaluate import (
-    BoundSummary,
-    ImageTerms,
-    bits_per_dim,
-    summarise_figure,
-    term_names,
-)
+from pipeline.evaluation.evaluate import ImageTerms
+from pipeline.evaluation.profile_report import VarianceOverTimes, variance_lines
+from pipeline.evaluation.summary import BoundSummary, bits_per_dim, summarise_figure, term_names
 from pipeline.metrics import Scalar
 from pipeline.model.export import ModelCard
 
@@ -36,6 +32,7 @@ class LikelihoodReport(ConfigModel):
 
     bound: BoundSummary  # bits/dim
     further: dict[str, FurtherFigure] = Field(default_factory=dict)
+    variance: VarianceOverTimes | None = None  # of the loss at one time, from the profile
     iid_pixel_bits_per_dim: float | None  # cross-entropy of the split under a pixel histogram
     steps: int | None  # T; null is continuous time
     conditional: bool  # on the image's label
@@ -43,6 +40,7 @@ class LikelihoodReport(ConfigModel):
     split: str
     model: str
     data: str
+    data_digest: str  # SHA-256 of the split's manifest
     request: dict[str, Scalar]  # what the figures depend on: equal requests, equal figures
 
 
@@ -83,26 +81,36 @@ def time_text(steps: int | None) -> str:
 
 
 def report_text(report: LikelihoodReport) -> str:
-    """A small table; bits/dim with its standard error first, and the T it holds for."""
-    bound = report.bound
+    """A small table; each figure with its standard error, the T it holds for and the data."""
+    bound, time = report.bound, time_text(report.steps)
     condition = "conditional on the label" if report.conditional else "unconditional"
+    data = f"data {report.data_digest[:12]}"
+    terms = [
+        _line(term, value, bound.term_errors[term], f"{time}, {data}")
+        for term, value in bound.terms.items()
+    ]
+    further = [
+        _line(name, figure.bits_per_dim, figure.standard_error, f"{figure.meaning}, {data}")
+        for name, figure in report.further.items()
+    ]
     lines = [
         f"{report.split}: {bound.images:,} images, each once, draws per image: {report.draws}",
-        f"  bound           {bound.bits_per_dim:8.4f} ± {bound.standard_error:.4f} bits/dim"
-        f"   {time_text(report.steps)}, {condition}",
-        *(f"  {term:<15} {value:8.4f}" for term, value in bound.terms.items()),
-        *(
-            f"  {name:<15} {figure.bits_per_dim:8.4f} ± {figure.standard_error:.4f} bits/dim"
-            f"   {figure.meaning}"
-            for name, figure in report.further.items()
-        ),
+        _line("bound", bound.bits_per_dim, bound.standard_error, f"{time}, {condition}, {data}"),
+        *terms,
+        *further,
     ]
     if report.iid_pixel_bits_per_dim is not None:
         lines.append(
             f"  {'compare':<15} {report.iid_pixel_bits_per_dim:8.4f}            bits/dim"
             "   the best i.i.d.-pixel model"
         )
+    if report.variance is not None:
+        lines += variance_lines(report.variance)
     return "\n".join([*lines, f"  model           {report.model}"])
+
+
+def _line(name: str, value: float, error: float, note: str) -> str:
+    return f"  {name:<15} {value:8.4f} ± {error:.4f} bits/dim   {note}"
 
 
 def likelihood_figure(

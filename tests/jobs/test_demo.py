@@ -13,8 +13,8 @@ import psutil
 import pytest
 
 from jobs import demo
-from jobs.evaluate import REPORT
 from pipeline.data.dataset import open_dataset
+from pipeline.evaluation.run import REPORT
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = [

@@ -1,7 +1,7 @@
 """jobs.evaluate from its command line: refusals before Ray starts, and a real cluster."""
 
 import json
-from dataclasses import asdict
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,21 +11,24 @@ import ray
 from mlflow import MlflowClient
 
 from jobs.cli import run
-from jobs.evaluate import (
+from jobs.evaluate import COMPARISON, TABLE, main, plan_text
+from pipeline.cluster.kept_ranges import Range
+from pipeline.config.evaluate import EvaluateConfig
+from pipeline.data.manifest import DatasetInfo
+from pipeline.data.writer import ShardSample, finish_dataset, write_shard
+from pipeline.evaluation.evaluate import ImageTerms, LikelihoodEvaluator
+from pipeline.evaluation.plan import make_plans
+from pipeline.evaluation.run import (
     IMAGES,
     PICTURE,
     PROFILE,
     PROFILE_PICTURE,
     REPORT,
+    UNFINISHED,
     evaluate,
-    main,
-    make_plan,
+    kept_ranges,
     make_report,
 )
-from pipeline.config.sample import EvaluateConfig
-from pipeline.data.manifest import DatasetInfo
-from pipeline.data.writer import ShardSample, finish_dataset, write_shard
-from pipeline.evaluation.evaluate import ImageRange, ImageTerms, LikelihoodEvaluator
 from pipeline.storage import open_storage
 from pipeline.training.run_record import read_run
 
@@ -44,7 +47,7 @@ def call(toy_model, data, capfd):
 
     def evaluation(*overrides: object) -> tuple[int, str, str]:
         argv = [f"model={toy_model}", f"data={data}", *map(str, overrides)]
-        code = run(EvaluateConfig, main, plan=lambda c: make_plan(c).text(), argv=argv)
+        code = run(EvaluateConfig, main, plan=plan_text, argv=argv)
         assert not ray.is_initialized()
         return code, *capfd.readouterr()
 
@@ -56,7 +59,20 @@ def directly(model: Path, data: str, **settings) -> list[ImageTerms]:
     config = EvaluateConfig(model=str(model), data=data, **settings)
     evaluator = LikelihoodEvaluator(config, str(model))
     total = evaluator.dataset.info.samples
-    return [ImageTerms(**row) for row in evaluator(asdict(ImageRange(0, total)))]
+    return evaluator.images(Range(0, total))
+
+
+@pytest.fixture
+def submit(submit_job) -> Callable[..., str]:
+    """submit("evaluate", "key=value", …): the log of a job that ends well on two CPUs."""
+
+    def done(*arguments: object) -> str:
+        job = submit_job(*arguments)
+        log = job.communicate()[0]
+        assert job.returncode == 0, log
+        return log
+
+    return done
 
 
 def other_set(folder: Path, **changes) -> Path:
@@ -83,6 +99,12 @@ def test_data_that_is_not_the_models_is_refused(call, tmp_path, changes, message
     assert code == 2
     assert error.startswith("error: ")
     assert message in error
+
+
+def test_several_models_need_a_place_for_their_comparison(call, toy_model):
+    code, _, error = call(f"model=[{toy_model}, {toy_model}]")
+    assert code == 2
+    assert "set output" in error
 
 
 def test_a_baseline_of_another_shape_is_refused(call, tmp_path):
@@ -123,7 +145,7 @@ def test_further_figures_are_planned_or_refused(call):
 def test_the_same_evaluation_is_shown_and_not_computed_again(call, toy_model, data):
     """Equal weights, data and settings; another pool or batch size makes no difference."""
     results = directly(toy_model, data)
-    plan = make_plan(EvaluateConfig(model=str(toy_model), data=data))
+    (plan,) = make_plans(EvaluateConfig(model=str(toy_model), data=data))
     report = make_report(plan, results)
     (plan.output / REPORT).write_bytes(report.model_dump_json().encode())
     code, shown, _ = call("batch_size=3", "pool.actors=2")
@@ -131,7 +153,7 @@ def test_the_same_evaluation_is_shown_and_not_computed_again(call, toy_model, da
     assert f"{report.bound.bits_per_dim:.4f} ± {report.bound.standard_error:.4f}" in shown
     profile = {"bounds": {"compute": ["profile"]}}
     for changed in ({"seed": 1}, {"draws": 5}, {"steps": 9}, {"baseline_data": data}, profile):
-        other = make_plan(EvaluateConfig(model=str(toy_model), data=data, **changed))
+        (other,) = make_plans(EvaluateConfig(model=str(toy_model), data=data, **changed))
         assert other.request != report.request
 
 
@@ -139,7 +161,7 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_work(toy_model, 
     (tmp_path / "file").write_text("not a folder")
     code = run(
         EvaluateConfig,
-        lambda config: evaluate(make_plan(config), None) and None,
+        lambda config: evaluate(make_plans(config)[0], None) and None,
         argv=[f"model={toy_model}", f"data={data}", f"output={tmp_path / 'file'}"],
     )
     assert code == 2
@@ -198,6 +220,54 @@ def check_tracked(checkpoint: Path, report: dict) -> None:
         for part in ("bits_per_dim", "standard_error"):
             figures[f"train/{name}_{part}"] = further[part]
     assert tracked.data.metrics == figures
+
+
+@pytest.mark.slow
+def test_one_and_two_workers_and_a_continued_job_agree_to_the_bit(toy_run, data, tmp_path, submit):
+    """Ranges are cut by batch size alone; those that are done are not done again."""
+    request = [
+        f"model={toy_run}",
+        f"data={data}",
+        "bounds.compute=[continuous, profile]",
+        "batch_size=5",
+    ]
+    alone, both = tmp_path / "alone", tmp_path / "both"
+    submit("evaluate", *request, f"output={alone}", "pool.actors=1")
+    log = submit("evaluate", *request, f"output={both}", "pool.actors=2")
+    assert (both / IMAGES).read_bytes() == (alone / IMAGES).read_bytes()
+    assert (both / PROFILE).read_bytes() == (alone / PROFILE).read_bytes()
+    assert "linear/learned" in log
+
+    config = EvaluateConfig(
+        model=str(toy_run), data=data, batch_size=5, output=str(tmp_path / "third"),
+        bounds={"compute": ("continuous", "profile")},
+    )  # fmt: skip
+    (plan,) = make_plans(config)
+    kept = kept_ranges(plan)
+    worker = LikelihoodEvaluator(config, str(toy_run))
+    for places in kept.ranges()[1:4]:  # as a job leaves them that was killed
+        kept.keep(places, worker(places))
+    log = submit("evaluate", *request, f"output={tmp_path / 'third'}")
+    assert "evaluated: 15 of 24 images are done" in log
+    assert (tmp_path / "third" / IMAGES).read_bytes() == (alone / IMAGES).read_bytes()
+    assert not (tmp_path / "third" / UNFINISHED).exists()
+
+
+@pytest.mark.slow
+def test_several_models_are_compared_image_by_image(toy_run, export, data, tmp_path, submit):
+    """The table has the paired differences of the images' own figures; asked again, it is shown."""
+    other = export(tmp_path / "other", schedule={"kind": "linear", "gamma_1": 4.0})
+    output = tmp_path / "compared"
+    request = [f"model=[{toy_run}, {other}]", f"data={data}", f"output={output}"]
+    log = submit("evaluate", *request)
+    folders = [output / "01-toy-step-1", output / "02-toy-step-1"]
+    bits = [pq.read_table(f / IMAGES)["total_bits_per_dim"].to_numpy() for f in folders]
+    differences = bits[1] - bits[0]
+    error = differences.std(ddof=1) / 24**0.5
+    assert f"{differences.mean():+.4f} ± {error:.4f}" in log
+    assert (output / TABLE).read_text() in log
+    assert (output / COMPARISON).read_bytes().startswith(b"\x89PNG")
+    assert (output / TABLE).read_text() in submit("evaluate", *request)
 
 
 @pytest.mark.slow

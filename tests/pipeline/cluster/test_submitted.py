@@ -3,7 +3,8 @@
 import pytest
 
 from pipeline.cluster.submitted import check_submitted_paths
-from pipeline.config.sample import EvaluateConfig, SampleConfig
+from pipeline.config.evaluate import EvaluateConfig
+from pipeline.config.sample import SampleConfig
 from pipeline.errors import InputError
 
 COPY = "/tmp/ray/session_1/runtime_resources/working_dir_files/_ray_pkg_1"

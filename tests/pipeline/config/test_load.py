@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 
 from pipeline.config.base import ConfigModel
+from pipeline.config.evaluate import EvaluateConfig
 from pipeline.config.load import load_config
 from pipeline.config.model import DownsamplingUNetConfig, UNetConfig
 from pipeline.config.prepare import PrepareConfig
-from pipeline.config.sample import EvaluateConfig, SampleConfig
+from pipeline.config.sample import SampleConfig
 from pipeline.config.train import TrainConfig
 from pipeline.errors import InputError
 

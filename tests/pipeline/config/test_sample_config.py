@@ -2,8 +2,9 @@
 
 import pytest
 
+from pipeline.config.evaluate import EvaluateConfig
 from pipeline.config.load import load_config
-from pipeline.config.sample import EvaluateConfig, SampleConfig
+from pipeline.config.sample import SampleConfig
 from pipeline.errors import InputError
 
 SAMPLE = ["model=m", "output=o", "per_class=2"]

@@ -1,28 +1,28 @@
 """The figures beside the default bound: they are the library's, image by image, however cut."""
 
 import itertools
+import json
 import math
-from dataclasses import asdict
 
 import pytest
 import torch
 
+from pipeline.cluster.kept_ranges import Range
+from pipeline.config.evaluate import EvaluateConfig
 from pipeline.config.model import DownsamplingUNetConfig, ModelConfig
-from pipeline.config.sample import EvaluateConfig
 from pipeline.data.dataset import open_dataset
 from pipeline.data.stream import iterate_once
 from pipeline.errors import InputError
 from pipeline.evaluation.bounds import bound_steps, check_figures, profile_gammas
-from pipeline.evaluation.evaluate import (
-    ImageRange,
-    ImageTerms,
-    LikelihoodEvaluator,
-    image_columns,
+from pipeline.evaluation.evaluate import ImageTerms, LikelihoodEvaluator
+from pipeline.evaluation.profile_report import profile_figure, profile_table
+from pipeline.evaluation.summary import (
+    image_table,
+    profile_errors,
     summarise,
     summarise_figure,
     summarise_profile,
 )
-from pipeline.evaluation.profile_report import profile_figure, profile_table
 from pipeline.model.build import build_vdm
 from pipeline.model.export import ModelCard, export_bytes
 from pipeline.storage import open_storage
@@ -78,8 +78,9 @@ def evaluate(pack, tmp_path_factory):
             model=str(folder), data=data, draws=2, seed=3, bounds=bounds, batch_size=batch_size
         )
         made = LikelihoodEvaluator(config, str(folder))
-        ranges = [asdict(ImageRange(a, b)) for a, b in itertools.pairwise(cuts)]
-        rows = [ImageTerms(**row) for task in reversed(ranges) for row in made(task)]
+        ranges = [Range(a, b) for a, b in itertools.pairwise(cuts)]
+        tables = [made(places) for places in reversed(ranges)]
+        rows = [ImageTerms(**row) for table in tables for row in table.to_pylist()]
         return sorted(rows, key=lambda row: row.index), made
 
     return run
@@ -101,11 +102,12 @@ def test_figures_are_the_library_s(everything):
         "ode": ode_nll(*given, solver=DormandPrince(1e-4, 1e-4), seed=3),
         "importance": importance_weighted_bound(*given, steps=3, draws=2, seed=3),
     }
-    table = image_columns(results)
+    table = image_table(results, DIMS, {"seed": 3}).to_pydict()
     for name, values in expected.items():
         assert table[name] == pytest.approx(values.tolist(), rel=1e-6)
         mean, error = summarise_figure(results, DIMS, name)
         bits = values.double() / (DIMS * math.log(2))
+        assert table[f"{name}_bits_per_dim"] == pytest.approx(bits.tolist(), rel=1e-6)
         assert mean.item() == pytest.approx(bits.mean().item(), rel=1e-6)
         assert error.item() == pytest.approx(bits.std().item() / IMAGES**0.5, rel=1e-5)
 
@@ -126,8 +128,7 @@ def test_the_profile_has_the_models_ends_and_its_area_is_the_diffusion_term(ever
     gammas = profile_gammas(made.vdm, 5)
     assert (gammas[0].item(), gammas[-1].item()) == pytest.approx((-13.3, 5.0), abs=1e-5)
     profile = summarise_profile(results, gammas, DIMS)
-    errors = torch.tensor([result.profile for result in results], dtype=torch.float64)
-    area = profile_loss(gammas, errors).mean().item() / (DIMS * math.log(2))
+    area = profile_loss(gammas, profile_errors(results)).mean().item() / (DIMS * math.log(2))
     assert torch.trapezoid(profile.integrand.mean, gammas).item() == pytest.approx(area)
     table = profile_table(profile).to_pydict()
     assert table["gamma"] == gammas.tolist()
@@ -152,9 +153,19 @@ def test_an_adaptive_model_has_a_fourth_term_everywhere(evaluate):
 
 def test_what_was_not_asked_for_is_not_in_the_table(evaluate):
     results, _ = evaluate({})
-    expected = ["index", "key", "label", "reconstruction", "prior", "diffusion"]
-    assert list(image_columns(results)) == expected
-    assert list(summarise(results, DIMS).terms) == expected[3:]
+    terms = ["reconstruction", "prior", "diffusion"]
+    table = image_table(results, DIMS, {})
+    bits = [f"{name}_bits_per_dim" for name in (*terms, "total")]
+    assert table.column_names == ["index", "key", "label", *terms, "total", *bits]
+    assert list(summarise(results, DIMS).terms) == terms
+
+
+def test_the_table_of_images_says_what_its_figures_depend_on(evaluate):
+    """Whoever finds the file alone can tell which model, data and T it is of."""
+    results, _ = evaluate({})
+    described = image_table(results, DIMS, {"weights_sha256": "w", "steps": 7}).schema.metadata
+    assert json.loads(described[b"request"]) == {"weights_sha256": "w", "steps": 7}
+    assert described[b"dims"] == b"64"
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import itertools
 import math
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +9,14 @@ import pytest
 import torch
 from scipy.integrate import quad
 
+from pipeline.cluster.kept_ranges import Range
+from pipeline.config.evaluate import EvaluateConfig
 from pipeline.config.model import DownsamplingUNetConfig, ModelConfig
-from pipeline.config.sample import EvaluateConfig
 from pipeline.data.dataset import open_dataset
 from pipeline.data.stream import iterate_once
 from pipeline.errors import InputError
-from pipeline.evaluation.evaluate import ImageRange, ImageTerms, LikelihoodEvaluator, summarise
+from pipeline.evaluation.evaluate import ImageTerms, LikelihoodEvaluator
+from pipeline.evaluation.summary import summarise
 from pipeline.model.build import build_vdm
 from pipeline.model.export import ModelCard, export_bytes
 from pipeline.storage import open_storage
@@ -76,8 +77,8 @@ def evaluator(model: str, data: str, network=None, **changes) -> LikelihoodEvalu
 
 def terms(made: LikelihoodEvaluator, cuts=(0, IMAGES)) -> list[ImageTerms]:
     """The images' terms when the split is cut at `cuts`, in the order of the split."""
-    ranges = [asdict(ImageRange(a, b)) for a, b in itertools.pairwise(cuts)]
-    rows = [ImageTerms(**row) for task in reversed(ranges) for row in made(task)]
+    ranges = [Range(a, b) for a, b in itertools.pairwise(cuts)]
+    rows = [image for places in reversed(ranges) for image in made.images(places)]
     return sorted(rows, key=lambda row: row.index)
 
 

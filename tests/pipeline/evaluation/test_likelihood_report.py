@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.evaluation.evaluate import BoundSummary, ImageTerms
+from pipeline.evaluation.evaluate import ImageTerms
 from pipeline.evaluation.likelihood_report import (
     FurtherFigure,
     LikelihoodReport,
@@ -10,14 +10,18 @@ from pipeline.evaluation.likelihood_report import (
     report_text,
     tracked_figures,
 )
+from pipeline.evaluation.profile_report import VarianceOverTimes
+from pipeline.evaluation.summary import BoundSummary
 
-BOUND = BoundSummary(1000, 3.14159, 0.0271, 0.01, 0.002, 3.1296)
+ERRORS = {"reconstruction": 0.0003, "prior": 0.0001, "diffusion": 0.0269}
+BOUND = BoundSummary(1000, 3.14159, 0.0271, 0.01, 0.002, 3.1296, term_errors=ERRORS)
 
 
 def report(**changes) -> LikelihoodReport:
     fields = {
         "bound": BOUND, "iid_pixel_bits_per_dim": 4.8912, "steps": None, "conditional": True,
         "draws": 8, "split": "test", "model": "/m", "data": "/d", "request": {"seed": 0},
+        "data_digest": "0123456789abcdef",
     }  # fmt: skip
     return LikelihoodReport(**(fields | changes))
 
@@ -28,7 +32,10 @@ def test_the_table_has_the_bound_its_error_its_terms_and_what_it_holds_for():
     assert first == "test: 1,000 images, each once, draws per image: 8"
     assert "3.1416 ± 0.0271 bits/dim" in bound
     assert "continuous time, conditional on the label" in bound
-    for shown in ("reconstruction    0.0100", "prior             0.0020", "4.8912", "/m"):
+    for line in text.splitlines()[1:5]:  # each figure with what it must be read with
+        assert line.endswith("data 0123456789ab")
+        assert "continuous time" in line
+    for shown in ("reconstruction    0.0100 ± 0.0003", "prior ", "0.0020 ± 0.0001", "4.8912", "/m"):
         assert shown in text
 
 
@@ -41,10 +48,12 @@ def test_the_table_names_the_number_of_steps_and_does_without_a_baseline():
 def test_further_figures_and_a_fourth_term_are_shown_with_what_they_are():
     """In the table under their own names, and in the tracker's figures."""
     ode = FurtherFigure(bits_per_dim=3.0321, standard_error=0.02, meaning="NLL of the ODE")
-    bound = BoundSummary(1000, 3.2, 0.0271, 0.01, 0.002, 3.1296, auxiliary=0.0584)
+    bound = BoundSummary(
+        1000, 3.2, 0.0271, 0.01, 0.002, 3.1296, 0.0584, ERRORS | {"auxiliary": 0.001}
+    )
     made = report(bound=bound, further={"ode": ode})
     text = report_text(made)
-    assert "  auxiliary         0.0584" in text
+    assert "  auxiliary         0.0584 ± 0.0010" in text
     assert "  ode               3.0321 ± 0.0200 bits/dim   NLL of the ODE" in text
     assert LikelihoodReport.model_validate_json(made.model_dump_json()) == made
     figures = tracked_figures(made)
@@ -52,6 +61,16 @@ def test_further_figures_and_a_fourth_term_are_shown_with_what_they_are():
     assert figures["test/ode_bits_per_dim"] == 3.0321
     assert figures["test/ode_standard_error"] == 0.02
     assert "test/auxiliary" not in tracked_figures(report())
+
+
+def test_the_gain_of_the_schedule_is_shown_beside_what_is_possible():
+    variance = VarianceOverTimes(
+        linear=8.0, learned=2.0, best=1.0, gain=4.03, gain_error=0.05, possible=7.09,
+        possible_error=0.11,
+    )  # fmt: skip
+    text = report_text(report(variance=variance))
+    assert "4.03 ± 0.05 times the variance; the best schedule gives 7.09 ± 0.11" in text
+    assert "8.0000 with a linear schedule of the same ends" in text
 
 
 def test_a_report_survives_its_journey_through_json():
