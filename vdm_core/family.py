@@ -42,12 +42,15 @@ class Draw(NamedTuple):
 
 
 class Family(Protocol):
-    """A model that is trained on its ELBO. Its gradient is that of the mean of ``bits_per_dim``.
+    """A model that is trained on its ELBO: the mean of ``bits_per_dim`` is what descends.
 
-    ``levels``: how many values a channel of the images takes.
+    Where a training objective differs from the ELBO (free bits, the variance of a schedule), the
+    difference is in the gradient of the terms and not in their values.
     """
 
-    levels: int
+    @property
+    def levels(self) -> int:
+        """How many values a channel of the images takes."""
 
     @property
     def term_names(self) -> tuple[str, ...]:

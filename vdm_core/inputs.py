@@ -32,3 +32,13 @@ def check_noise(noise: Tensor, name: str, shape: tuple[int, ...]) -> None:
     """Raise ValueError, by ``name``, unless ``noise`` has this ``shape``."""
     if noise.shape != shape:
         raise ValueError(f"{name} has shape {tuple(noise.shape)}: give {shape}")
+
+
+def check_times(times: Tensor, batch: int) -> None:
+    """Raise ValueError unless ``times`` are (batch,) floats and, on the CPU, in [0, 1]."""
+    if times.shape != (batch,) or not times.is_floating_point():
+        raise ValueError(
+            f"times are {times.dtype} of shape {tuple(times.shape)}: give floats of ({batch},)"
+        )
+    if times.device.type == "cpu" and not ((times >= 0) & (times <= 1)).all():
+        raise ValueError(f"times range over [{times.min()}, {times.max()}]: stay inside [0, 1]")

@@ -16,7 +16,7 @@ from vdm_core.adaptive import AdaptiveSchedule
 from vdm_core.decoder import encode
 from vdm_core.diffusion import diffuse
 from vdm_core.family import Draw
-from vdm_core.inputs import check_images, check_label_shape
+from vdm_core.inputs import check_images, check_label_shape, check_times
 from vdm_core.prediction import Prediction, check_prediction
 from vdm_core.records import AdaptiveElboTerms, ElboTerms, SchedulePoint
 from vdm_core.rng import Purpose
@@ -213,12 +213,7 @@ def _or_stratified(
     if times is None:
         u = torch.rand(1, generator=generator, device=images.device)
         return (u + torch.arange(batch, device=images.device)) / batch
-    if times.shape != (batch,) or not times.is_floating_point():
-        raise ValueError(
-            f"times are {times.dtype} of shape {tuple(times.shape)}: give floats of ({batch},)"
-        )
-    if times.device.type == "cpu" and not ((times >= 0) & (times <= 1)).all():
-        raise ValueError(f"times range over [{times.min()}, {times.max()}]: stay inside [0, 1]")
+    check_times(times, batch)
     return times
 
 

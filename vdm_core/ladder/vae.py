@@ -125,8 +125,8 @@ def check_settings(levels: int, free_nats: float) -> None:
 
 
 class _WithLatents(Protocol):
-    levels: int
-
+    @property
+    def levels(self) -> int: ...
     def latent_shape(self, shape: tuple[int, int, int]) -> tuple[int, ...]: ...
 
 

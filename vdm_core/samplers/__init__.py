@@ -7,7 +7,7 @@ into pixels by p(x | z_0).
 
 from vdm_core.samplers.contract import Noise, Sampler
 from vdm_core.samplers.first_order import ancestral, ddim
-from vdm_core.samplers.generate import SamplerName, evaluation_mode, sample
+from vdm_core.samplers.generate import SamplerName, evaluation_mode, sample, sample_z_0
 from vdm_core.samplers.grid import Grid, map_grid, profile_grid, step_grid
 from vdm_core.samplers.langevin import langevin_step, pc
 from vdm_core.samplers.second_order import dpmpp_2m, heun
@@ -27,5 +27,6 @@ __all__ = [
     "pc",
     "profile_grid",
     "sample",
+    "sample_z_0",
     "step_grid",
 ]

@@ -68,9 +68,44 @@ def sample(
         ValueError: an argument outside the values named here, a label that the network does not
             have, gammas that do not fall, or guidance without what it needs.
     """
-    walk = _sampler(sampler)
     if decode not in ("argmax", "sample"):
         raise ValueError(f"decode is {decode!r}; give 'argmax' or 'sample'")
+    z_0, gamma_0 = sample_z_0(
+        vdm,
+        sample_ids,
+        labels,
+        shape=shape,
+        steps=steps,
+        sampler=sampler,
+        grid=grid,
+        guidance=guidance,
+        seed=seed,
+        clip=clip,
+        progress=progress,
+    )
+    uniforms = None
+    if decode == "sample":
+        uniforms = uniform(seed, Purpose.SAMPLE_DECODE, sample_ids, shape, dtype=vdm.dtype)
+    return decode_levels(z_0, gamma_0, vdm.levels, uniforms=uniforms)
+
+
+@torch.no_grad()
+def sample_z_0(
+    vdm: VDM,
+    sample_ids: Tensor,
+    labels: Tensor | None = None,
+    *,
+    shape: tuple[int, int, int],
+    steps: int = 250,
+    sampler: SamplerName | Sampler = "ancestral",
+    grid: Grid = "t",
+    guidance: Guidance | Sequence[Guidance] | None = None,
+    seed: int = 0,
+    clip: Literal["static", "dynamic"] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """z_0 (B,C,H,W) and its gamma, before they become data: arguments and errors as `sample`."""
+    walk = _sampler(sampler)
     guidances = _as_sequence(guidance)
     _check_condition(vdm.network, sample_ids, labels, guidances)
     labels = None if labels is None else labels.to(sample_ids.device)
@@ -86,10 +121,7 @@ def sample(
             z = z_s
             if progress:
                 progress(done)
-    uniforms = None
-    if decode == "sample":
-        uniforms = uniform(seed, Purpose.SAMPLE_DECODE, sample_ids, shape, dtype=vdm.dtype)
-    return decode_levels(z, gammas[-1].to(z), vdm.levels, uniforms=uniforms)
+    return z, gammas[-1].to(z)
 
 
 @contextmanager
