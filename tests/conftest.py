@@ -39,7 +39,7 @@ data: {{train: set, batch_size: 8, lanes: 2, shuffle_window: 8}}
 model:
   network: {{kind: downsampling_unet, width: 8, multipliers: [1, 2], blocks: 1}}
   drop_label: 0.3
-optimizer: {{learning_rate: 1.0e-2, warmup_steps: 3, ema_decay: 0.9}}
+optimizer: {{learning_rate: 1.0e-2, warmup_steps: 3, ema: [{{decay: 0.9}}, {{width: 0.1}}]}}
 checkpoint: {{every_steps: 4}}
 tracking: {{log_every: 2, picture_every: 100, picture_images: 3, picture_steps: 2}}
 """

@@ -2,8 +2,9 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from pipeline.config.average import AverageConfig
 from pipeline.config.base import ConfigModel, JobConfig
 from pipeline.config.data import Components, SelectConfig, TransformConfig
 from pipeline.config.model import ModelConfig
@@ -53,7 +54,21 @@ class OptimizerConfig(ConfigModel):
     warmup_steps: int = Field(100, ge=0)
     decay: Literal["constant", "cosine"] = "constant"
     gradient_clipping: float = Field(1.0, ge=0, description="Largest gradient norm; 0 is off.")
-    ema_decay: float = Field(0.9999, ge=0, lt=1)
+    ema: tuple[AverageConfig, ...] = Field(
+        (AverageConfig(decay=0.9999),),
+        min_length=1,
+        description="Moving averages of all weights, as [{decay: 0.9999}, {width: 0.05}, "
+        "{width: 0.1}]. The first is the one in pictures and, unless another is asked for, the "
+        "model.",
+    )
+
+    @field_validator("ema")
+    @classmethod
+    def _each_once(cls, ema: tuple[AverageConfig, ...]) -> tuple[AverageConfig, ...]:
+        names = [average.name for average in ema]
+        if len(set(names)) < len(names):
+            raise ValueError(f"the same average twice among {', '.join(names)}")
+        return ema
 
 
 class DeepSpeedConfig(ConfigModel):

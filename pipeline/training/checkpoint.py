@@ -15,14 +15,14 @@ from typing import Any
 
 import torch.distributed as dist
 from ray.train import Checkpoint
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from pipeline.errors import InputError
-from pipeline.model.export import WEIGHTS, ModelCard, export_bytes
+from pipeline.model.export import CARD, WEIGHTS, ModelCard, export_bytes
 from pipeline.storage import Location
+from pipeline.training.averages import Averages
 from pipeline.training.checkpoint_record import COMMIT, CheckpointRecord, FileRecord, committed
 from pipeline.training.engine import Engine
-from pipeline.training.loop import EMA, Averages
 
 DEEPSPEED = "deepspeed"
 Upload = Callable[[Path, str], None]
@@ -61,10 +61,13 @@ def save(
     with tempfile.TemporaryDirectory(prefix="vdm-checkpoint-") as temporary:
         local = Path(temporary)
         engine.save(local / DEEPSPEED)
-        weights = engine.gather(averages[EMA])
-        if rank == 0:
-            for file, content in export_bytes(weights, card).items():
-                (local / file).write_bytes(content)
+        for average, tensors in averages.items():
+            weights = engine.gather(tensors)
+            if rank == 0 and average == card.average.name:
+                for file, content in export_bytes(weights, card).items():
+                    (local / file).write_bytes(content)
+            elif rank == 0:
+                save_file(weights, local / f"{average}.safetensors")
         files = _all_files(local)
         upload(local, name)
     dist.barrier()  # every rank's upload is done
@@ -100,7 +103,9 @@ def restore(engine: Engine, run: Location) -> tuple[Progress, Averages] | None:
             damage = _damage(local, record)
             if damage is None:
                 engine.load(local / DEEPSPEED)
-                averages = {EMA: engine.scatter(load_file(local / WEIGHTS))}
+                averages = {
+                    name: engine.scatter(load_file(file)) for name, file in _averages(local)
+                }
             dist.barrier()  # nobody leaves the folder while another reads it
         if damage is None:
             return Progress(record.step, record.next_index), averages
@@ -111,6 +116,12 @@ def restore(engine: Engine, run: Location) -> tuple[Progress, Averages] | None:
             "name to train from the start"
         )
     return None
+
+
+def _averages(local: Path) -> list[tuple[str, Path]]:
+    card = ModelCard.model_validate_json((local / CARD).read_bytes())
+    files = sorted(local.glob("*.safetensors"))
+    return [(card.average.name if file.name == WEIGHTS else file.stem, file) for file in files]
 
 
 def _all_files(local: Path) -> dict[str, FileRecord]:

@@ -6,20 +6,15 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
-from torch import Tensor
 
 from pipeline.config.train import TrainConfig
+from pipeline.training.averages import Averages, update_averages
 from pipeline.training.engine import Engine
 from pipeline.training.figures import Report, report
 from pipeline.training.interval import IntervalMeter
 from pipeline.training.step import StepSettings, train_step
 from vdm_core.decoder import radius
-from vdm_core.ema import ema_decay, ema_update
 from vdm_core.records import Batch
-
-EMA = "ema"
-Averages = dict[str, list[Tensor]]
-"""Moving averages by name; each is a tensor beside every one of `Engine.weights()`."""
 
 
 class Reporter(Protocol):
@@ -71,8 +66,7 @@ def train(
         batches = [next(stream) for _ in range(config.accumulation)]
         meter.mark("data_wait")
         train_step(engine, batches, settings, meter)
-        decay = ema_decay(step - 1, config.optimizer.ema_decay)
-        ema_update(state.averages[EMA], engine.weights(), decay)
+        update_averages(state.averages, config.optimizer.ema, step - 1, engine.weights())
         meter.mark("average")
 
         last = step == config.steps

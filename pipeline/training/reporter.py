@@ -20,10 +20,10 @@ from pipeline.plots import image_grid, schedule_figure
 from pipeline.storage import Location
 from pipeline.tracking import Tracker
 from pipeline.training import checkpoint
+from pipeline.training.averages import Averages
 from pipeline.training.checkpoint import Progress
 from pipeline.training.engine import Engine
 from pipeline.training.figures import Report
-from pipeline.training.loop import EMA, Averages
 from pipeline.training.time_bins import ProfileWindow
 from vdm_core import VDM, sample
 from vdm_core.adaptive import at_prior_mean
@@ -66,10 +66,13 @@ class RunReporter:
         log.info(progress_line(step, self.config.steps, values))
 
     def pictures(self, step: int, engine: Engine, averages: Averages) -> None:
-        """Draw γ(t), live and EMA, and a grid of EMA samples, `picture_images` of them."""
+        """Draw γ(t), live and EMA, and a grid of EMA samples, `picture_images` of them.
+
+        EMA is the first of the averages.
+        """
         times = torch.linspace(0.0, 1.0, CURVE_POINTS)
         live = engine.schedule_at(times)
-        weights = engine.gather(averages[EMA])
+        weights = engine.gather(averages[self.card.average.name])
         if self.tracker is None:
             return
         vdm = self._vdm(weights, engine.device)

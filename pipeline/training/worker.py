@@ -23,12 +23,12 @@ from pipeline.model.build import build_vdm
 from pipeline.model.export import AverageRecord, ModelCard
 from pipeline.storage import open_storage
 from pipeline.tracking import Tracker
+from pipeline.training.averages import start_averages
 from pipeline.training.checkpoint import NoWholeCheckpointError, Progress, restore
 from pipeline.training.deepspeed_json import deepspeed_json
 from pipeline.training.engine import Engine
-from pipeline.training.loop import EMA, LoopState, train
+from pipeline.training.loop import LoopState, train
 from pipeline.training.reporter import RunReporter
-from vdm_core.ema import ema_start
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +74,10 @@ def train_run(job: TrainJob) -> None:
     engine = Engine(vdm, config, device)
 
     restored = restore(engine, run)
-    progress, averages = restored or (Progress(0, 0), {EMA: ema_start(engine.weights())})
+    progress, averages = restored or (
+        Progress(0, 0),
+        start_averages(config.optimizer.ema, engine.weights()),
+    )
     if rank == 0 and restored:
         log.info("continuing %s after step %d", config.name, progress.step)
     stream = training_stream(job, mixture, progress.next_index)
@@ -130,5 +133,5 @@ def model_card(config: TrainConfig, info: DatasetInfo, mlflow_run_id: str) -> Mo
         run=config.name,
         mlflow_run_id=mlflow_run_id,
         dataset_digest=info.manifest_sha256,
-        average=AverageRecord(decay=config.optimizer.ema_decay),
+        average=AverageRecord(**config.optimizer.ema[0].model_dump()),
     )

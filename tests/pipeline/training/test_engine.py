@@ -43,7 +43,8 @@ def runs(launch: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
         "cluster.workers=2",
         "model.network={kind: downsampling_unet, width: 8, multipliers: [1, 2], blocks: 1}",
         "model.drop_label=0.3",
-        "optimizer={learning_rate: 1e-2, warmup_steps: 3, ema_decay: 0.9}",
+        "optimizer={learning_rate: 1e-2, warmup_steps: 3}",
+        "optimizer.ema=[{decay: 0.9}, {width: 0.05}, {width: 0.2}]",
         "optimizer.gradient_clipping=0.5",
     ]
     configs = {
@@ -68,11 +69,14 @@ def test_equals_plain_pytorch(runs: Any, stage: int, shape: str) -> None:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_ema_equals_one_process(runs: Any, stage: int) -> None:
-    """The shards' averages, gathered, are the average of the whole parameters."""
+def test_every_average_equals_one_process(runs: Any, stage: int) -> None:
+    """The shares' averages, gathered, are those of the whole parameters, in float64."""
     run, plain = runs[f"{stage} linear"], runs["reference linear"]
-    for name, average in plain["ema"].items():
-        torch.testing.assert_close(run["ema"][name], average, rtol=1e-3, atol=2e-4)
+    assert set(run["ema"]) == {"decay_0.9", "width_0.05", "width_0.2"}
+    for average, tensors in plain["ema"].items():
+        for name, expected in tensors.items():
+            given = run["ema"][average][name].double()
+            torch.testing.assert_close(given, expected, rtol=1e-3, atol=2e-4)
 
 
 @pytest.mark.parametrize("stage", STAGES)

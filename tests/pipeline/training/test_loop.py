@@ -102,13 +102,15 @@ def test_an_adaptive_schedule_reports_its_fourth_term_and_its_ends(one: Any) -> 
 
 
 def test_interrupted_equals_uninterrupted(two: Any) -> None:
-    """Killed after step 5, resumed from 4: the same metrics, weights and EMA, bit for bit."""
+    """Killed after step 5, resumed from 4: the same metrics, weights and averages, bit for bit."""
     whole, first, second = two["whole"], two["first life"], two["second life"]
     assert first["error"].startswith("InterruptedRunError")
     assert (first["from"], second["from"]) == (0, 4)
     assert first["values"] | second["values"] == whole["values"]
-    for kept in ("weights", "ema"):
-        assert all(torch.equal(second[kept][n], w) for n, w in whole[kept].items())
+    assert all(torch.equal(second["weights"][n], w) for n, w in whole["weights"].items())
+    assert set(whole["ema"]) == {"decay_0.9", "width_0.1"}
+    for average, tensors in whole["ema"].items():
+        assert all(torch.equal(second["ema"][average][n], w) for n, w in tensors.items())
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,6 @@ from pipeline.training.optimizer import adamw, learning_rate_scale
 from pipeline.training.step import StepSettings, training_draws
 from vdm_core import VDM
 from vdm_core.decoder import radius
-from vdm_core.ema import ema_decay, ema_start, ema_update
 from vdm_core.records import Batch
 
 FOLDER = Path(sys.argv[1])
@@ -93,7 +92,8 @@ def reference(config: TrainConfig, steps: int) -> dict[str, Any]:
     vdm = model(config)
     optimizer = adamw(vdm, config.optimizer)
     rates = [group["lr"] for group in optimizer.param_groups]
-    averages = ema_start(list(vdm.parameters()))
+    start = {n: p.detach().double() for n, p in vdm.named_parameters()}
+    averages = {average.name: dict(start) for average in config.optimizer.ema}
     losses, norms, clip = [], [], config.optimizer.gradient_clipping
     for step in range(steps):
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
@@ -108,12 +108,15 @@ def reference(config: TrainConfig, steps: int) -> dict[str, Any]:
         norms.append(float(torch.nn.utils.clip_grad_norm_(vdm.parameters(), clip or 1e9)))
         optimizer.step()
         losses.append(float(bits.detach()[whole.valid].mean()))
-        decay = ema_decay(step, config.optimizer.ema_decay)
-        ema_update(averages, [p.data for p in vdm.parameters()], decay)
+        for average in config.optimizer.ema:
+            decay, whole_ones = average.decay_at(step), averages[average.name]
+            for name, parameter in vdm.named_parameters():
+                new = parameter.detach().double()
+                whole_ones[name] = decay * whole_ones[name] + (1 - decay) * new
     return {
         "losses": losses,
         "norms": norms,
-        "ema": {n: a for (n, _), a in zip(vdm.named_parameters(), averages, strict=True)},
+        "ema": averages,
         "weights": {n: p.detach() for n, p in vdm.named_parameters()},
         "moments": {
             kind: {n: optimizer.state[p][kind] for n, p in vdm.named_parameters()}

@@ -6,11 +6,11 @@ import torch.distributed as dist
 from torch import Tensor
 
 from pipeline.config.train import TrainConfig
+from pipeline.training.averages import start_averages, update_averages
 from pipeline.training.engine import Engine
 from pipeline.training.fragments import MOMENTS, WEIGHTS
 from pipeline.training.interval import IntervalMeter
 from pipeline.training.step import train_step
-from vdm_core.ema import ema_decay, ema_start, ema_update
 
 MORE = 2
 
@@ -25,8 +25,7 @@ def losses(engine: Engine, config: TrainConfig, steps: range, averages=None) -> 
         found.append(nats / (64 * torch.log(torch.tensor(2.0)).item()))
         norms.append(engine.gradient_norm)
         if averages is not None:
-            decay = ema_decay(step, config.optimizer.ema_decay)
-            ema_update(averages, engine.weights(), decay)
+            update_averages(averages, config.optimizer.ema, step, engine.weights())
     return found, norms
 
 
@@ -34,9 +33,10 @@ def run(name: str, config: TrainConfig) -> dict:
     steps = 6 if config.deepspeed.precision == "float32" else 2
     engine = common.engine(config)
     gamma = engine.schedule_at(torch.tensor([0.0, 1.0])).gamma
-    averages = ema_start(engine.weights())
+    averages = start_averages(config.optimizer.ema, engine.weights())
     found, norms = losses(engine, config, range(steps), averages)
-    weights, ema = engine.gather(engine.weights()), engine.gather(averages)
+    weights = engine.gather(engine.weights())
+    ema = {average: engine.gather(tensors) for average, tensors in averages.items()}
     moments = {
         kind: engine.gather([fragment.tensor for fragment in engine.fragments(kind)])
         for kind in MOMENTS

@@ -16,13 +16,13 @@ from pipeline.config.train import TrainConfig
 from pipeline.data.dataset import open_dataset
 from pipeline.data.mixture import single
 from pipeline.storage import Location, open_storage
+from pipeline.training.averages import start_averages
 from pipeline.training.checkpoint import NoWholeCheckpointError, Progress, restore, save
 from pipeline.training.figures import Report
 from pipeline.training.interval import IntervalMeter
-from pipeline.training.loop import EMA, LoopState, train
+from pipeline.training.loop import LoopState, train
 from pipeline.training.step import train_step
 from pipeline.training.worker import TrainJob, model_card, training_stream
-from vdm_core.ema import ema_start
 from vdm_core.records import ElboTerms
 
 
@@ -70,7 +70,10 @@ def fit(
     mixture, at = single(open_dataset(*job.data)), open_storage(run)
     engine = common.engine(config)
     restored = restore(engine, at)
-    progress, averages = restored or (Progress(0, 0), {EMA: ema_start(engine.weights())})
+    progress, averages = restored or (
+        Progress(0, 0),
+        start_averages(config.optimizer.ema, engine.weights()),
+    )
     if poison:
         next(engine.vdm.parameters()).data.view(-1)[0] = math.nan
     recorder = Recorder(config, at, model_card(config, mixture.info, "none"), stop)
@@ -89,7 +92,7 @@ def fit(
         "saved": recorder.saved,
         "folders": at.folders(),
         "weights": engine.gather(engine.weights()),
-        "ema": engine.gather(averages[EMA]),
+        "ema": {average: engine.gather(tensors) for average, tensors in averages.items()},
         "bad": stream.bad_samples.total(),
     }
 
