@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -15,18 +15,15 @@ from pipeline.data.decode import (
     Shape,
     check_channels,
     decode_image,
-    decode_label,
-    image_field,
 )
 from pipeline.data.decode_fast import decode_fast
+from pipeline.data.encoded import Encoded
 from pipeline.data.faults import Faults
 from pipeline.data.manifest import DatasetInfo
-from pipeline.data.tar_fast import Record
 from pipeline.data.transform import decoded_shape, resized
 from vdm_core.records import Batch
 
 Pixels = NDArray[np.uint8]
-Entry = Record | SampleError
 Finish = Callable[[Pixels], Pixels]  # (B,H,W,C) -> (B,h,w,C): what follows decoding
 
 
@@ -41,37 +38,34 @@ class Rows(NamedTuple):
 
 def fill(
     images: Pixels,
-    entries: Sequence[Entry],
+    samples: Encoded,
     info: DatasetInfo,
     transform: TransformConfig,
     finish: Finish | None = None,
 ) -> Rows:
-    """Decode `entries` into `images` (B,h,w,C); a bad one is zeros, label -1, valid False.
+    """Decode `samples` into `images` (B,h,w,C); a bad one is zeros, label -1, valid False.
 
     `finish` takes the images from their decoded size to that of `images`; None: they are the same.
     """
     channels, height, width = decoded_shape(transform, info.shape)
-    pixels = np.empty((len(entries), height, width, channels), np.uint8) if finish else images
-    labels = np.full(len(entries), -1, dtype=np.int64)
-    valid = np.ones(len(entries), dtype=np.bool_)
+    pixels = np.empty((len(images), height, width, channels), np.uint8) if finish else images
     errors = []
-    for i, entry in enumerate(entries):
+    for i, (picture, out) in enumerate(zip(samples.pictures, pixels, strict=True)):
         try:
-            record = _good(entry)
-            label = decode_label(record.fields, info.classes) if info.classes else -1
-            _decode(image_field(record.fields)[1], info.shape, transform.resize, pixels[i])
-            labels[i] = label
+            _decode(picture, info.shape, transform.resize, out)
         except SampleError as error:
-            errors.append((i, error if error.place else error.at(entry.place)))
+            errors.append((i, error if error.place else error.at(samples.places[i])))
     if finish:
         images[:] = finish(pixels)
+    labels = np.array(samples.labels, dtype=np.int64)
+    valid = np.ones(len(images), dtype=np.bool_)
     for i, _ in errors:
-        valid[i], images[i] = False, 0
-    return Rows(labels, valid, tuple([entry.place for entry in entries]), tuple(errors))
+        labels[i], valid[i], images[i] = -1, False, 0
+    return Rows(labels, valid, tuple(samples.places), tuple(errors))
 
 
 def batch_of(
-    indices: Sequence[int], images: Pixels, rows: Rows, info: DatasetInfo, faults: Faults
+    indices: range, images: Pixels, rows: Rows, info: DatasetInfo, faults: Faults
 ) -> Batch:
     """The Batch of decoded rows and images (B,H,W,C), which keep their memory.
 
@@ -85,25 +79,21 @@ def batch_of(
     return Batch(
         images=torch.from_numpy(images).permute(0, 3, 1, 2),
         labels=torch.from_numpy(rows.labels) if info.classes else None,
-        indices=torch.tensor(indices, dtype=torch.int64),
+        indices=torch.arange(indices.start, indices.stop, indices.step),
         valid=torch.from_numpy(rows.valid),
         keys=rows.keys,
     )
 
 
-def _good(entry: Entry) -> Record:
-    if isinstance(entry, SampleError):
-        raise entry
-    return entry
-
-
-def _decode(data: bytes, stored: Shape, resize: int | None, out: Pixels) -> None:
+def _decode(picture: bytes | SampleError, stored: Shape, resize: int | None, out: Pixels) -> None:
     """Pixels of one picture into `out` (H,W,C), scaled if that is wanted."""
+    if isinstance(picture, SampleError):
+        raise picture
     if resize is None:
-        if decode_fast(data, out) is None:
-            out[:] = decode_image(data, stored).transpose(1, 2, 0)
+        if decode_fast(picture, out) is None:
+            out[:] = decode_image(picture, stored).transpose(1, 2, 0)
         return
-    pixels = decode_fast(data)
+    pixels = decode_fast(picture)
     if pixels is None:
-        pixels = decode_image(data).transpose(1, 2, 0)
+        pixels = decode_image(picture).transpose(1, 2, 0)
     out[:] = resized(check_channels(pixels, stored[0]), resize)

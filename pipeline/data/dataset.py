@@ -11,10 +11,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.decode import Defect, SampleError
+from pipeline.data.decode import Defect
+from pipeline.data.encoded import Encoded, encoded, encoded_block, gathered
 from pipeline.data.manifest import Block, DatasetInfo, ShardRow, read_info, read_manifest
-from pipeline.data.tar_fast import Record
-from pipeline.data.tar_reader import damaged, parse_block
+from pipeline.data.tar_reader import damaged
 from pipeline.errors import InputError
 from pipeline.storage import Location, open_storage
 
@@ -50,8 +50,8 @@ class ShardedDataset:
         """Samples in each block, (blocks,)."""
         return np.array([block.samples for block in self.blocks], dtype=np.int64)
 
-    def read_blocks(self, indices: Sequence[int]) -> list[list[Record | SampleError]]:
-        """The encoded samples of each named block, in order; a SampleError for each lost one.
+    def read_blocks(self, indices: Sequence[int]) -> list[Encoded]:
+        """The samples of each named block, in order, with an error for each lost one.
 
         The bytes are fetched in parallel, because object stores answer slowly but many at once.
         """
@@ -65,13 +65,14 @@ class ShardedDataset:
         except OSError as error:
             return error
 
-    def _parse(self, index: int, data: bytes | OSError) -> list[Record | SampleError]:
+    def _parse(self, index: int, data: bytes | OSError) -> Encoded:
         shard, block, kept = self.blocks[index]
         if isinstance(data, OSError):
-            entries = damaged(block, str(data), shard, Defect.UNREADABLE_SHARD)
+            lost = damaged(block, str(data), shard, Defect.UNREADABLE_SHARD)
+            samples = encoded(lost, self.info.classes)
         else:
-            entries = parse_block(data, block, shard)
-        return entries if kept is None else [entries[row] for row in kept]
+            samples = encoded_block(data, block, shard, self.info.classes)
+        return samples if kept is None else gathered([(samples, row) for row in kept])
 
 
 @cache

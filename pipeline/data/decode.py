@@ -53,6 +53,10 @@ class Defect(StrEnum):
     BAD_LABEL = "bad label"
 
 
+LOST = frozenset({Defect.UNREADABLE_SHARD, Defect.DAMAGED_BLOCK, Defect.UNSAFE_KEY})
+"""The defects of samples of which not even the key is known."""
+
+
 class SampleError(Exception):
     """One sample cannot be used: which `defect`, where (`place`) and what exactly (`detail`)."""
 

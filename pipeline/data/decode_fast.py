@@ -1,6 +1,6 @@
 """The usual pictures by quicker decoders, where the extra `fast` is installed.
 
-simplejpeg (libjpeg-turbo) decodes JPEG; imagecodecs (libpng, libwebp) PNG and WebP. Pillow has the
+simplejpeg (libjpeg-turbo) decodes JPEG; imagecodecs (libspng, libwebp) PNG and WebP. Pillow has the
 last word: whatever is not an 8-bit grey or RGB picture of the plainest kind, or makes a decoder
 here complain, is answered with None and goes to `decode_image`, which accepts or refuses it by
 name. Lossless pictures are the same bytes either way. JPEGs are, where both use libjpeg-turbo's
@@ -25,6 +25,7 @@ Size = tuple[int, int, int]  # H, W, C
 
 _JPEG = b"\xff\xd8"
 _PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
+_PNG_HEADER = struct.Struct(">IIBB")  # width, height, depth, colour type
 _PNG_CHANNELS = {0: 1, 2: 3}  # by colour type: grey, RGB
 _JPEG_CHANNELS = {"Gray": 1, "YCbCr": 3}
 _LOSSLESS, _LOSSY = b"VP8L", b"VP8 "  # the kinds of WebP without transparency or animation
@@ -66,7 +67,7 @@ def _decode(data: bytes, out: Pixels) -> None:
     if data.startswith(_JPEG):
         simplejpeg.decode_jpeg(data, "GRAY" if grey else "RGB", buffer=out)
     elif data.startswith(_PNG):
-        imagecodecs.png_decode(data, out=out[:, :, 0] if grey else out)
+        imagecodecs.spng_decode(data, out=out[:, :, 0] if grey else out)
     else:
         imagecodecs.webp_decode(data, out=out)
 
@@ -79,7 +80,7 @@ def _jpeg_size(data: bytes) -> Size | None:
 
 def _png_size(data: bytes) -> Size | None:
     """Eight bits, grey or RGB, no single transparent colour, not animated."""
-    width, height, depth, colours = struct.unpack_from(">IIBB", data, len(_PNG))
+    width, height, depth, colours = _PNG_HEADER.unpack_from(data, len(_PNG))
     channels = _PNG_CHANNELS.get(colours) if depth == 8 else None
     before_pixels = data[len(_PNG) : data.find(b"IDAT")]
     if channels is None or b"acTL" in before_pixels or b"tRNS" in before_pixels:

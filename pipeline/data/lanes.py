@@ -6,8 +6,8 @@ from collections import defaultdict
 
 import numpy as np
 
-from pipeline.data.collate import Entry
 from pipeline.data.dataset import ShardedDataset
+from pipeline.data.encoded import Encoded, Sample
 from pipeline.data.order import Integers, SampleOrder, Window
 
 
@@ -23,35 +23,35 @@ class LaneReader:
         self._order = order
         self._lanes = defaultdict[int, _Lane](lambda: _Lane(dataset, order))
 
-    def entries(self, indices: Integers) -> list[Entry]:
-        """The samples of `indices` (n,), each a Record or what is wrong with it."""
+    def samples(self, indices: Integers) -> list[Sample]:
+        """The samples of `indices` (n,): each a block of the lane's window, and a row of it."""
         parts = (indices % self._order.lanes, *self._order.slots(indices))
         return [
-            self._lanes[residue].entry((epoch, lane, window), row)
+            self._lanes[residue].sample((epoch, lane, window), row)
             for residue, epoch, lane, window, row in zip(*(p.tolist() for p in parts), strict=True)
         ]
 
 
 class _Lane:
-    """The encoded samples of one lane's current window, in the order served."""
+    """The blocks of one lane's current window, and the order in which it serves their samples."""
 
     def __init__(self, dataset: ShardedDataset, order: SampleOrder) -> None:
         self._dataset, self._order = dataset, order
         self._at = (-1, -1, -1)
-        self._blocks: dict[int, list[Entry]] = {}
-        self._served: list[Entry] = []
+        self._blocks: dict[int, Encoded] = {}
+        self._served: list[Sample] = []
 
-    def entry(self, at: tuple[int, int, int], row: int) -> Entry:
-        """The sample in `row` of window `at`; reads the window's blocks when a new one begins."""
+    def sample(self, at: tuple[int, int, int], row: int) -> Sample:
+        """What `row` of window `at` serves; reads the window's blocks when a new one begins."""
         if self._at != at:
             window = self._order.window(*at)
             self._blocks = self._read(window)
             pairs = zip(window.blocks.tolist(), window.rows.tolist(), strict=True)
-            self._served = [self._blocks[block][row] for block, row in pairs]
+            self._served = [(self._blocks[block], row) for block, row in pairs]
             self._at = at
         return self._served[row]
 
-    def _read(self, window: Window) -> dict[int, list[Entry]]:
+    def _read(self, window: Window) -> dict[int, Encoded]:
         """The blocks of `window`; the one that the last window shares with it is kept."""
         needed: list[int] = np.unique(window.blocks).tolist()
         missing = [block for block in needed if block not in self._blocks]

@@ -18,8 +18,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline.data.dataset import ShardedDataset
-from pipeline.data.decode import SampleError, decode_label
-from pipeline.data.tar_fast import Record
+from pipeline.data.decode import LOST, SampleError
 from pipeline.errors import InputError
 from pipeline.storage import Location
 
@@ -55,26 +54,20 @@ def sample_index(dataset: ShardedDataset) -> SampleIndex:
 
 
 def _scan(dataset: ShardedDataset) -> SampleIndex:
-    samples = [
-        _described(entry, block.shard, dataset.info.classes)
-        for number, block in enumerate(dataset.blocks)
-        for entry in dataset.read_blocks([number])[0]
-    ]
-    hashes, labels = zip(*samples, strict=True)
+    hashes: list[int] = []
+    labels: list[int] = []
+    for number, block in enumerate(dataset.blocks):
+        (samples,) = dataset.read_blocks([number])
+        labels += samples.labels
+        for picture, place in zip(samples.pictures, samples.places, strict=True):
+            if isinstance(picture, SampleError) and picture.defect in LOST:
+                raise InputError(f"{picture}; repair the shard before choosing among its samples")
+            hashes.append(_key_hash(place.removeprefix(f"{block.shard}/")))
     return SampleIndex(np.array(hashes, np.uint64), np.array(labels, np.int64))
 
 
-def _described(entry: Record | SampleError, shard: str, classes: int | None) -> tuple[int, int]:
-    """Key hash and label. A label that cannot be read is none: the stream reports such samples."""
-    if isinstance(entry, SampleError):
-        raise InputError(f"{entry}; repair the shard before choosing among its samples") from entry
-    key = entry.place.removeprefix(f"{shard}/")
-    digest = hashlib.sha256(key.encode()).digest()
-    try:
-        label = decode_label(entry.fields, classes) if classes else -1
-    except SampleError:
-        label = -1
-    return int.from_bytes(digest[:8], "little"), label
+def _key_hash(key: str) -> int:
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "little")
 
 
 def _encoded(index: SampleIndex, manifest: str) -> bytes:

@@ -11,7 +11,8 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline.config.data import TransformConfig
-from pipeline.data.collate import Entry, Pixels, Rows, fill
+from pipeline.data.collate import Pixels, Rows, fill
+from pipeline.data.encoded import Encoded, Sample, gathered
 from pipeline.data.lanes import LaneReader
 from pipeline.data.mixing import Mixing
 from pipeline.data.mixture import Mixture
@@ -146,13 +147,13 @@ class Filler:
         finish = None
         if transform.crop or transform.flip:
             finish = partial(augmented, transform=transform, seed=source.seed, indices=indices)
-        return fill(images, self._entries(indices), source.mixture.info, transform, finish)
+        return fill(images, self._samples(indices), source.mixture.info, transform, finish)
 
-    def _entries(self, indices: range) -> list[Entry]:
+    def _samples(self, indices: range) -> Encoded:
         sets, places = self._mixing.places(np.array(indices, dtype=np.int64))
-        found: dict[int, Entry] = {}
+        found: dict[int, Sample] = {}
         for number in np.unique(sets).tolist():
             rows = np.flatnonzero(sets == number)
-            entries = self._readers[number].entries(places[rows])
-            found.update(zip(rows.tolist(), entries, strict=True))
-        return [found[row] for row in range(len(indices))]
+            samples = self._readers[number].samples(places[rows])
+            found.update(zip(rows.tolist(), samples, strict=True))
+        return gathered([found[row] for row in range(len(indices))])

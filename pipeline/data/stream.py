@@ -16,8 +16,9 @@ import numpy as np
 import torch
 
 from pipeline.config.data import TransformConfig
-from pipeline.data.collate import Entry, batch_of, fill
+from pipeline.data.collate import batch_of, fill
 from pipeline.data.dataset import ShardedDataset, open_dataset
+from pipeline.data.encoded import Sample, gathered
 from pipeline.data.faults import Faults, Policy
 from pipeline.data.loaders import loaded
 from pipeline.data.mixture import Mixture, single
@@ -147,20 +148,21 @@ def iterate_once(
     faults = Faults(on_bad_sample, max_bad_fraction)
     info = dataset.info
     channels, height, width = seen_shape(transform, info.shape)
-    entries = _entries(dataset, start, stop)
+    samples = _samples(dataset, start, stop)
     for first in range(start, stop, batch_size):
         indices = range(first, min(first + batch_size, stop))
         images = np.empty((len(indices), height, width, channels), np.uint8)
-        some = list(itertools.islice(entries, len(indices)))
+        some = gathered(list(itertools.islice(samples, len(indices))))
         finish = partial(centred, side=transform.crop) if transform.crop else None
         rows = fill(images, some, info, transform, finish)
         yield batch_of(indices, images, rows, info, faults)
 
 
-def _entries(dataset: ShardedDataset, start: int, stop: int) -> Iterator[Entry]:
+def _samples(dataset: ShardedDataset, start: int, stop: int) -> Iterator[Sample]:
     ends = np.cumsum(dataset.block_samples)
     for block in range(len(ends)):
         first = int(ends[block]) - dataset.blocks[block].samples
         if ends[block] > start and first < stop:
-            (entries,) = dataset.read_blocks([block])
-            yield from entries[max(0, start - first) : stop - first]
+            (samples,) = dataset.read_blocks([block])
+            for row in range(max(0, start - first), min(stop, int(ends[block])) - first):
+                yield samples, row

@@ -37,15 +37,24 @@ class Record(NamedTuple):
     fields: dict[str, bytes]  # lower-case extension -> bytes
 
 
+class Members(NamedTuple):
+    """What a tar holds, in columns; the key and the extension make the name."""
+
+    keys: tuple[str, ...]
+    extensions: tuple[str, ...]
+    begins: list[int]  # of the content
+    ends: list[int]
+
+
 def plain_samples(data: bytes, shard: str) -> list[Record] | None:
     """The samples of a tar fragment, in order; None where the complete reader has to look."""
-    members = _members(data)
+    members = plain_members(data)
     if members is None:
         return None
     records: list[Record] = []
     fields: dict[str, bytes] = {}
     last = None
-    for key, extension, begin, end in members:
+    for key, extension, begin, end in zip(*members, strict=True):
         if key != last:
             fields = {}
             records.append(Record(f"{shard}/{key}", fields))
@@ -57,8 +66,8 @@ def plain_samples(data: bytes, shard: str) -> list[Record] | None:
     return records
 
 
-def _members(data: bytes) -> list[tuple[str, str, int, int]] | None:
-    """(key, extension, begin, end) of each member, if all are plain regular files."""
+def plain_members(data: bytes) -> Members | None:
+    """The members of a tar fragment, if all are plain regular files."""
     if not data or len(data) % _RECORD:
         return None
     headers = np.frombuffer(data, _HEADER)
@@ -77,7 +86,7 @@ def _members(data: bytes) -> list[tuple[str, str, int, int]] | None:
     keys, extensions = zip(*names, strict=True)
     begins = (at + 1) * _RECORD
     ends = begins + sizes
-    return list(zip(keys, extensions, begins.tolist(), ends.tolist(), strict=True))
+    return Members(keys, extensions, begins.tolist(), ends.tolist())
 
 
 def _is_chain(at: NDArray[np.int64], sizes: NDArray[np.int64], records: int) -> bool:

@@ -9,20 +9,22 @@ from __future__ import annotations
 
 import io
 import tarfile
-import zlib
 from collections.abc import Iterator
 from typing import Any
 
 from webdataset.tariterators import base_plus_ext, group_by_keys
 
+from pipeline.data.checksum import crc32
 from pipeline.data.decode import Defect, SampleError, safe_key
 from pipeline.data.manifest import Block
 from pipeline.data.tar_fast import Record, plain_samples
 from pipeline.errors import InputError
 from pipeline.storage import Location
 
+Entry = Record | SampleError
 
-def parse_block(data: bytes, block: Block, shard: str) -> list[Record | SampleError]:
+
+def parse_block(data: bytes, block: Block, shard: str) -> list[Entry]:
     """The samples of one block, in order; always `block.samples` entries.
 
     Bytes that are not those which were indexed are not parsed: each of their samples becomes a
@@ -31,10 +33,10 @@ def parse_block(data: bytes, block: Block, shard: str) -> list[Record | SampleEr
     place = f"{shard}@{block.offset}"
     if len(data) != block.bytes:
         return damaged(block, f"{len(data)} of {block.bytes} bytes are there", place)
-    if zlib.crc32(data) != block.crc32:
+    if crc32(data) != block.crc32:
         return damaged(block, "CRC-32 differs from the manifest's", place)
     try:
-        records = [*(plain_samples(data, shard) or _any_samples(data, shard))]
+        records: list[Entry] = [*(plain_samples(data, shard) or _any_samples(data, shard))]
     except (tarfile.TarError, ValueError) as error:
         return damaged(block, str(error), place)
     if len(records) != block.samples:
@@ -44,7 +46,7 @@ def parse_block(data: bytes, block: Block, shard: str) -> list[Record | SampleEr
 
 def damaged(
     block: Block, detail: str, place: str, defect: Defect = Defect.DAMAGED_BLOCK
-) -> list[Record | SampleError]:
+) -> list[Entry]:
     """A hole for every sample of `block`."""
     return [SampleError(defect, detail, place)] * block.samples
 
@@ -78,7 +80,7 @@ def sample_offsets(shard: Location) -> list[int]:
     return [*starts, end]
 
 
-def _any_samples(data: bytes, shard: str) -> list[Record | SampleError]:
+def _any_samples(data: bytes, shard: str) -> list[Entry]:
     """What any tar fragment holds. Raises TarError or ValueError for damage."""
     return [_record(group, shard) for group in group_by_keys(_members(data, shard))]
 
@@ -96,7 +98,7 @@ def _is_plain(member: tarfile.TarInfo) -> bool:
     return member.isreg() and not member.issparse()
 
 
-def _record(group: dict[str, Any], shard: str) -> Record | SampleError:
+def _record(group: dict[str, Any], shard: str) -> Entry:
     key = group["__key__"]
     if not safe_key(key):
         return SampleError(Defect.UNSAFE_KEY, "not a plain relative name", f"{shard}/{key!r}")

@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from pipeline.data.dataset import ShardedDataset
-from pipeline.data.decode import SampleError, image_field
 from pipeline.prepare.class_grid import SEARCHED, class_grid
 
 _BLUE = "#2a6fb0"
@@ -48,17 +47,9 @@ def encoded_sizes(dataset: ShardedDataset) -> list[int]:
     blocks = [block for block, end in enumerate(ends) if end <= SEARCHED] or [0]
     sizes = []
     for first in range(0, len(blocks), _READ_TOGETHER):
-        for records in dataset.read_blocks(blocks[first : first + _READ_TOGETHER]):
-            images = [_image(r.fields) for r in records if not isinstance(r, SampleError)]
-            sizes += [len(image) for image in images if image is not None]
+        for samples in dataset.read_blocks(blocks[first : first + _READ_TOGETHER]):
+            sizes += [len(picture) for picture in samples.pictures if isinstance(picture, bytes)]
     return sizes
-
-
-def _image(fields: dict[str, bytes]) -> bytes | None:
-    try:
-        return image_field(fields)[1]
-    except SampleError:
-        return None  # the report of bad images has it
 
 
 def _class_bars(panel: Axes, counts: tuple[int, ...], names: tuple[str, ...]) -> None:
