@@ -11,7 +11,8 @@ from z_0 / alpha_0, and a = 2 exp(-gamma_0) / L^2. Then, exactly,
 
 with j over the levels counted from n. The sum is streamed outwards from j = 0 to a radius beyond
 which the levels lie below the resolution of the floating-point type: 1 level at gamma_0 = -13.3,
-all of them as gamma_0 nears 0. The gradient needs only the mean of j and j^2 under the terms.
+all of them as gamma_0 nears 0, where tables of a bounded size are quicker. The gradient needs only
+the mean of j and j^2 under the terms.
 """
 
 from __future__ import annotations
@@ -25,6 +26,12 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from vdm_core.diffusion import broadcast
+
+_FEW = 0.3
+"""Up to this share of the levels to each side, streaming them is quicker than a table of all."""
+
+_TABLE_ROWS, _TABLE_ROWS_CPU = 65536, 512
+"""Dimensions in one table: few launches on an accelerator, tables that fit the cache on a CPU."""
 
 
 def encode(images: Tensor, levels: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -104,15 +111,11 @@ class _LogMass(torch.autograd.Function):
         levels: int,
         reach: int,
     ) -> Tensor:
-        """Stream sum_j, sum_j j and sum_j j^2 of the masses; save the gradient, not the sums."""
-        others, mean, square = (torch.zeros_like(offset) for _ in range(3))
-        for distance in range(1, reach + 1):
-            for j in (distance, -distance):
-                mass = _mass(j, nearest, offset, sharpness, levels)
-                others += mass
-                mean.add_(mass, alpha=j)
-                square.add_(mass, alpha=j * j)
-                del mass
+        """Take the masses' sum and moments; save the gradient, not the masses."""
+        if reach < _FEW * levels:
+            others, mean, square = _streamed(nearest, offset, sharpness, levels, reach)
+        else:
+            others, mean, square = _tabled(nearest, offset, sharpness, levels)
         mean /= others + 1
         square /= others + 1
         m = images - nearest
@@ -130,6 +133,40 @@ class _LogMass(torch.autograd.Function):
         by_offset, by_sharpness = ctx.saved_tensors
         shape = ctx.sharpness_shape
         return None, None, grad * by_offset, (grad * by_sharpness).sum_to_size(shape), None, None
+
+
+def _streamed(
+    nearest: Tensor, offset: Tensor, sharpness: Tensor, levels: int, reach: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The masses of the levels j = +-1, ..., +-``reach`` summed as they are, by j and by j^2."""
+    others, mean, square = (torch.zeros_like(offset) for _ in range(3))
+    for distance in range(1, reach + 1):
+        for j in (distance, -distance):
+            mass = _mass(j, nearest, offset, sharpness, levels)
+            others += mass
+            mean.add_(mass, alpha=j)
+            square.add_(mass, alpha=j * j)
+            del mass
+    return others, mean, square
+
+
+def _tabled(
+    nearest: Tensor, offset: Tensor, sharpness: Tensor, levels: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The same sums over all levels but j = 0, from tables of some dimensions at a time."""
+    rows = _TABLE_ROWS_CPU if offset.device.type == "cpu" else _TABLE_ROWS
+    flat = [value.expand_as(offset).reshape(-1, 1) for value in (nearest, offset, sharpness)]
+    level = torch.arange(levels, dtype=offset.dtype, device=offset.device)
+    sums = offset.new_empty(3, offset.numel())
+    for start in range(0, offset.numel(), rows):
+        n, delta, a = (value[start : start + rows] for value in flat)
+        j = level - n
+        mass = (2 * delta - j).mul_(j).mul_(a).exp_().masked_fill_(j == 0, 0.0)
+        for moment in sums[:, start : start + rows]:
+            moment.copy_(mass.sum(1))
+            mass *= j
+    others, mean, square = sums.view(3, *offset.shape)
+    return others, mean, square
 
 
 def _mass(j: int, nearest: Tensor, offset: Tensor, sharpness: Tensor, levels: int) -> Tensor:
