@@ -9,6 +9,7 @@ The run `name` in `storage_path` holds everything: run it again and it continues
 import logging
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 from jobs.cli import exit_on_sigterm, run
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 
 def main(config: TrainConfig) -> None:
     """Check, connect, train, and close the MLflow run with how it ended."""
+    submitted = time.time()
     plan = plan_training(config)
     log.info("%s", plan.text())
     if plan.done_steps >= config.steps:
@@ -33,7 +35,7 @@ def main(config: TrainConfig) -> None:
         return
     with connected():
         check_resources(config.cluster)
-        job = open_job(plan)
+        job = open_job(plan, submitted)
         status: Status = "FAILED"
         exit_on_sigterm()
         try:
@@ -47,7 +49,7 @@ def main(config: TrainConfig) -> None:
     log.info("run %s finished: checkpoints in %s", config.name, plan.run)
 
 
-def open_job(plan: Plan) -> TrainJob:
+def open_job(plan: Plan, submitted: float) -> TrainJob:
     """Open (or reopen) the MLflow run and write the run's record: the first things written."""
     config = plan.config
     prepare_store(plan.tracking_uri)
@@ -73,6 +75,7 @@ def open_job(plan: Plan) -> TrainJob:
         journal=journal_path(plan),
         tracking_uri=plan.tracking_uri,
         mlflow_run_id=mlflow_run_id,
+        submitted=submitted,
     )
 
 

@@ -1,4 +1,4 @@
-"""The pictures of a run: noise schedule, ELBO terms, grids of samples.
+"""The pictures of a run: noise schedule, ELBO terms, profile, grids of samples.
 
 Figures are made without pyplot, so nothing global is touched and any thread may draw.
 """
@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from pipeline.training.time_bins import TrainingProfile
 from vdm_core.records import SchedulePoint
 
 _BLUE, _ORANGE, _GREEN, _GREY = "#2a6fb0", "#d9752b", "#3f8f5f", "#8a8a8a"
-_TERM_COLORS = {
+_TERM_COLORS = {  # in the order of the stack
     "prior": _GREEN, "reconstruction": _ORANGE, "auxiliary": "#7a5195", "diffusion": _BLUE
 }  # fmt: skip
 _PADDING = 2  # pixels between the images of a grid, before scaling
@@ -80,12 +81,13 @@ def elbo_figure(steps: Sequence[int], terms: Mapping[str, Sequence[float]]) -> F
         raise ValueError("the ELBO history is empty: draw it after the first logged step")
     figure = Figure(figsize=(12, 4.2), layout="constrained")
     stack, each = figure.subplots(1, 2)
-    values = np.array([terms[name] for name in terms])
-    colors, total = [_TERM_COLORS[name] for name in terms], values.sum(axis=0)
-    stack.stackplot(steps, values, labels=list(terms), colors=colors, alpha=0.75, linewidth=0)
+    names = [name for name in _TERM_COLORS if name in terms]
+    colors, values = [_TERM_COLORS[name] for name in names], np.array([terms[n] for n in names])
+    total = values.sum(axis=0)
+    stack.stackplot(steps, values, labels=names, colors=colors, alpha=0.75, linewidth=0)
     stack.plot(steps, total, color="black", linewidth=1.2, label="total")
     stack.set_ylim(0, 1.15 * float(np.quantile(total, 0.95)))
-    for name, color, line in zip(terms, colors, values, strict=True):
+    for name, color, line in zip(names, colors, values, strict=True):
         each.plot(steps, line, color=color, label=name, linewidth=1.5)
     each.set_yscale("log", nonpositive="mask")
     _dress(stack, f"Negative ELBO, last {total[-1]:.3f} bits/dim", "step", "bits/dim")
@@ -93,6 +95,34 @@ def elbo_figure(steps: Sequence[int], terms: Mapping[str, Sequence[float]]) -> F
     stack.legend(frameon=False, reverse=True)
     for panel in (stack, each):
         panel.margins(x=0)
+    return figure
+
+
+def profile_figure(profile: TrainingProfile) -> Figure:
+    """The diffusion term over γ, ± 2 standard errors, on the left; the loss over t on the right.
+
+    Left: bits/dim per unit of γ; the area is the diffusion term, and does not depend on how the
+    schedule runs between its ends. Right: the mean loss at a time t, which does: the flatter it
+    is, the less noisy is the loss at a random t.
+    """
+    figure = Figure(figsize=(12, 4.2), layout="constrained")
+    over_gamma, over_time = figure.subplots(1, 2)
+    gammas = np.array(profile.gammas)
+    mean, error = np.array(profile.bits_per_gamma), np.array(profile.standard_error)
+    widths, times = np.diff(gammas), np.linspace(0, 1, len(gammas))
+    area = float(np.nansum(mean * widths))
+    for panel, edges, scale in ((over_gamma, gammas, 1.0), (over_time, times, widths * len(mean))):
+        low, high = (mean - 2 * error) * scale, (mean + 2 * error) * scale
+        panel.stairs(high, edges, baseline=low, fill=True, color=_BLUE, alpha=0.25, linewidth=0)
+        panel.stairs(mean * scale, edges, baseline=None, color=_BLUE, linewidth=1.8)
+        panel.margins(x=0)
+        panel.set_ylim(bottom=0)
+    over_time.axhline(area, color=_GREY, linestyle=":", linewidth=1.5, label="its mean")
+    over_time.legend(frameon=False)
+    steps = f"steps {profile.first_step:,}–{profile.last_step:,}, {sum(profile.images):,} images"
+    title = f"Diffusion term, area {area:.3f} bits/dim ({steps})"
+    _dress(over_gamma, title, "γ, negative log-SNR", "bits/dim per unit of γ")
+    _dress(over_time, "Its loss at a random time", "time t", "bits/dim")
     return figure
 
 

@@ -110,6 +110,12 @@ class TrackingConfig(ConfigModel):
     picture_every: int = Field(1000, gt=0, description="Steps per schedule figure and grid.")
     picture_images: int = Field(40, gt=0)
     picture_steps: int = Field(64, gt=0, description="T of the sampler for the grid.")
+    peak_tflops: float | None = Field(
+        None,
+        gt=0,
+        description="Peak of a worker's device in TFLOP/s at the precision used, for train/mfu; "
+        "null is the data sheet's for well-known GPUs in bfloat16, and no MFU for others.",
+    )
 
 
 class TrainConfig(JobConfig):

@@ -5,7 +5,7 @@ holds a `Tracker`. Neither a slow nor a dead MLflow server delays or ends traini
 """
 
 from pipeline.tracking.address import store_uri, ui_command
-from pipeline.tracking.journal import metric_history
+from pipeline.tracking.journal import read_records
 from pipeline.tracking.store import Status, close_run, open_run, prepare_store
 from pipeline.tracking.tracker import Tracker
 
@@ -13,9 +13,9 @@ __all__ = [
     "Status",
     "Tracker",
     "close_run",
-    "metric_history",
     "open_run",
     "prepare_store",
+    "read_records",
     "store_uri",
     "ui_command",
 ]

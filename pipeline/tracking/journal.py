@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -90,27 +90,13 @@ class Journal:
             return file.read(1) != b"\n"
 
 
-def metric_history(path: str | Path, names: Sequence[str]) -> tuple[list[int], list[list[float]]]:
-    """Steps and, for each of `names`, the values of all journal lines that have all of them.
-
-    Steps rise; where a step was computed again after a resume, the later value stands. An absent
-    journal gives empty lists.
-    """
-    found: dict[int, list[float]] = {}
+def read_records(path: str | Path) -> Iterator[dict[str, Any]]:
+    """Every whole line of a journal, in order; none where there is no journal."""
     if Path(path).exists():
         with Path(path).open("rb") as file:
-            for record in _metric_records(file, str(path)):
-                values = record["values"]
-                if all(name in values for name in names):
-                    found[record["step"]] = [values[name] for name in names]
-    steps = sorted(found)
-    return steps, [[found[step][i] for step in steps] for i in range(len(names))]
-
-
-def _metric_records(lines: Iterable[bytes], place: str) -> Iterable[dict[str, Any]]:
-    for line in lines:
-        if line.endswith(b"\n"):
-            yield from (record for record in _parse(line, place) if "values" in record)
+            for line in file:
+                if line.endswith(b"\n"):
+                    yield from _parse(line, str(path))
 
 
 def _parse(line: bytes, place: str) -> list[dict[str, Any]]:

@@ -39,6 +39,11 @@ class Tracker:
         self._sender = Sender(uri, run_id, self._journal, period)
         self._sender.start()
 
+    @property
+    def journal(self) -> Path:
+        """The journal's file."""
+        return self._journal.path
+
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Records `values` at `step`. NaN and infinities become `<name>_nonfinite` = 1.
 
@@ -73,6 +78,10 @@ class Tracker:
         """Records `value` as JSON under the file name `name`; secrets are hidden."""
         text = json.dumps(redact(value), indent=2, default=str)
         self._artifact(name, text.encode())
+
+    def note(self, kind: str, content: Mapping[str, Any]) -> None:
+        """Records `content` in the journal alone, for whoever continues the run."""
+        self._record({kind: dict(content)})
 
     def close(self, timeout: float = 30.0) -> None:
         """Sends what is left for at most `timeout` seconds; says what could not be sent."""

@@ -41,12 +41,12 @@ def report(engine: Engine, interval: Interval, steps: int, steps_left: int, dims
     )
     if engine.device.type == "cuda":
         values["memory/device_peak_gib"] = interval.device_gib
-    return Report(values, interval.bins, _over_pixels(schedule.gamma))
+    return Report(values, interval.bins, over_pixels(schedule.gamma))
 
 
 def schedule_figures(at_edges: SchedulePoint, group: str) -> dict[str, float]:
     """What the noise schedule does, from its points at `EDGES`: (BINS+1,...)."""
-    gamma, slope = (_over_pixels(values) for values in at_edges)
+    gamma, slope = (over_pixels(values) for values in at_edges)
     snr = torch.exp(-gamma)
     return {
         f"{group}/gamma_0": float(gamma[0]),
@@ -77,6 +77,6 @@ def _time_figures(interval: Interval, steps: int, steps_left: int) -> dict[str, 
     return values
 
 
-def _over_pixels(values: Tensor) -> Tensor:
+def over_pixels(values: Tensor) -> Tensor:
     """(N,...) -> (N,) float64: the mean over the pixels where each has a value of its own."""
     return values.double().reshape(len(values), -1).mean(1)

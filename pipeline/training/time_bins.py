@@ -7,7 +7,8 @@ bin's width in γ its density (Kingma et al. 2021, equation 18).
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -61,6 +62,13 @@ class TrainingProfile:
     images: list[int]
     bits_per_gamma: list[float]
     standard_error: list[float]
+
+    def as_json(self) -> dict[str, Any]:
+        """The fields by name; a bin without a figure has None, for JSON knows no NaN."""
+        values = asdict(self)
+        for name in ("bits_per_gamma", "standard_error"):
+            values[name] = [x if math.isfinite(x) else None for x in values[name]]
+        return values
 
 
 class ProfileWindow:

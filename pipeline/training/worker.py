@@ -4,6 +4,7 @@ Ray Train calls `train_worker` on each rank after it has set up `torch.distribut
 """
 
 import logging
+import time
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,9 +26,11 @@ from pipeline.storage import open_storage
 from pipeline.tracking import Tracker
 from pipeline.training.averages import start_averages
 from pipeline.training.checkpoint import NoWholeCheckpointError, Progress, restore
+from pipeline.training.compute_cost import compute_cost
 from pipeline.training.deepspeed_json import deepspeed_json
 from pipeline.training.engine import Engine
 from pipeline.training.loop import LoopState, train
+from pipeline.training.narrator import Narrator
 from pipeline.training.reporter import RunReporter
 
 log = logging.getLogger(__name__)
@@ -43,6 +46,7 @@ class TrainJob:
     journal: str
     tracking_uri: str
     mlflow_run_id: str
+    submitted: float  # seconds since 1970
 
 
 def train_worker(settings: dict[str, TrainJob]) -> Exception | None:
@@ -59,7 +63,7 @@ def train_worker(settings: dict[str, TrainJob]) -> Exception | None:
 
 def train_run(job: TrainJob) -> None:
     """Train from the newest whole checkpoint, or from the start, to the last step."""
-    config, rank = job.config, dist.get_rank()
+    started, config, rank = time.time(), job.config, dist.get_rank()
     set_up_logging()
     for name in (None, "ray.train"):  # Ray has lowered them; every rank would announce each report
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -71,6 +75,7 @@ def train_run(job: TrainJob) -> None:
     run = open_storage(job.run)
     card = model_card(config, mixture.info, job.mlflow_run_id)
     vdm = build_vdm(config.model, card.shape, card.classes, config.seed, card.levels)
+    cost = compute_cost(vdm, card.shape, config, device, dist.get_world_size())
     engine = Engine(vdm, config, device)
 
     restored = restore(engine, run)
@@ -82,10 +87,13 @@ def train_run(job: TrainJob) -> None:
         log.info("continuing %s after step %d", config.name, progress.step)
     stream = training_stream(job, mixture, progress.next_index)
     tracker = Tracker(job.tracking_uri, job.mlflow_run_id, job.journal) if rank == 0 else None
+    narrator = None
     if tracker:
         tracker.json("deepspeed.json", deepspeed_json(config))
         tracker.json("dataset.json", asdict(mixture.info))
-    reporter = RunReporter(config, card, run, stream, tracker, report, progress.step)
+        narrator = Narrator(tracker, config, card, cost, vdm.term_names)
+        narrator.begin(job.submitted, started, progress.step)
+    reporter = RunReporter(config, card, run, stream, narrator, report)
     state = LoopState(progress.step, averages)
     try:
         with closing(stream):

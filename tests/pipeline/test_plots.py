@@ -1,12 +1,14 @@
 """The pictures show the data they were given: lines, limits and exact pixels."""
 
 import io
+import math
 
 import numpy as np
 import pytest
 import torch
 
-from pipeline.plots import elbo_figure, image_grid, schedule_figure
+from pipeline.plots import elbo_figure, image_grid, profile_figure, schedule_figure
+from pipeline.training.time_bins import TrainingProfile
 from vdm_core.records import SchedulePoint
 
 
@@ -76,6 +78,23 @@ def test_elbo_figure_can_be_drawn_from_the_first_step_on():
     assert _png(elbo_figure([10], {"prior": [0.0], "reconstruction": [0.1], "diffusion": [3.0]}))
     with pytest.raises(ValueError, match="empty"):
         elbo_figure([], {"diffusion": []})
+
+
+def test_profile_figure_has_the_diffusion_term_as_its_area():
+    """2 bits/dim in all; over t the loss is density x width in γ; a bin without images is a gap."""
+    profile = TrainingProfile(
+        first_step=1, last_step=20, gammas=[-4.0, 0.0, 1.0, 2.0], images=[2000, 2000, 0],
+        bits_per_gamma=[0.25, 1.0, math.nan], standard_error=[0.01, 0.02, math.nan],
+    )  # fmt: skip
+    figure = profile_figure(profile)
+    over_gamma, over_time = figure.axes
+    title = over_gamma.get_title(loc="left")
+    assert "area 2.000 bits/dim (steps 1–20, 4,000 images)" in title
+    (band, line) = over_gamma.patches
+    np.testing.assert_allclose(line.get_data().values, [0.25, 1.0, np.nan])
+    np.testing.assert_allclose(band.get_data().baseline, [0.23, 0.96, np.nan])
+    np.testing.assert_allclose(over_time.patches[1].get_data().values, [3.0, 3.0, np.nan])
+    assert _png(figure)
 
 
 def test_grid_places_every_pixel():

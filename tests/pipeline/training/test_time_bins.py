@@ -92,3 +92,5 @@ def test_an_empty_bin_has_no_figure() -> None:
     profile = window.take(1, DIMS)
     assert math.isnan(profile.bits_per_gamma[0])
     assert profile.images[0] == 0
+    assert profile.as_json()["bits_per_gamma"][0] is None
+    assert profile.as_json()["bits_per_gamma"][BINS // 2] == profile.bits_per_gamma[BINS // 2]

@@ -66,7 +66,7 @@ def fit(
     config: TrainConfig, run: str, stop: int | None = None, poison: bool = False
 ) -> dict[str, Any]:
     """One life of a run: from its newest checkpoint to the end, to `stop`, or to an error."""
-    job = TrainJob(config, config.train_paths, run, "", "", "")
+    job = TrainJob(config, config.train_paths, run, "", "", "", 0.0)
     mixture, at = single(open_dataset(*job.data)), open_storage(run)
     engine = common.engine(config)
     restored = restore(engine, at)

@@ -1,0 +1,72 @@
+"""What rank 0 of a training run tells: metrics, a line for people, pictures; over all its lives."""
+
+import logging
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from pipeline.config.train import TrainConfig
+from pipeline.metrics import progress_line
+from pipeline.model.export import ModelCard
+from pipeline.plots import elbo_figure, profile_figure
+from pipeline.tracking import Tracker, read_records
+from pipeline.training.compute_cost import ComputeCost
+from pipeline.training.elbo_history import ElboHistory
+from pipeline.training.figures import Report
+from pipeline.training.goodput import Goodput
+from pipeline.training.pictures import average_model, draw_samples, draw_schedule
+from pipeline.training.time_bins import ProfileWindow
+from vdm_core.records import SchedulePoint
+
+log = logging.getLogger(__name__)
+
+
+class Narrator:
+    """Tells MLflow and the console; remembers, through the journal, what was before a restart."""
+
+    def __init__(
+        self,
+        tracker: Tracker,
+        config: TrainConfig,
+        card: ModelCard,
+        cost: ComputeCost,
+        terms: Sequence[str],
+    ) -> None:
+        """Read back the tracker's journal; `terms` are the names of the ELBO's."""
+        self._tracker, self._config, self._card, self._cost = tracker, config, card, cost
+        self._history = ElboHistory(terms, read_records(tracker.journal))
+        self._goodput = Goodput(read_records(tracker.journal))
+        self._window = ProfileWindow(0)
+
+    def begin(self, submitted: float, started: float, step: int) -> None:
+        """Training begins after `step`; times as `Goodput.begin`."""
+        self._tracker.note("life", self._goodput.begin(submitted, started, step))
+        self._window = ProfileWindow(step)
+
+    def metrics(self, step: int, report: Report, data: dict[str, float]) -> None:
+        """Tell an interval's figures, and those of the `data`, and log a line about them."""
+        values = report.values
+        self._window.add(report.bins, report.gammas)
+        self._history.add(step, values)
+        self._goodput.add(step, values)
+        shown = {name: value for name, value in values.items() if name != "train/seconds_left"}
+        cost = self._cost.figures(values["train/images_per_second"])
+        self._tracker.metrics(step, shown | cost | data | self._goodput.figures())
+        log.info(progress_line(step, self._config.steps, values))
+
+    def pictures(
+        self, step: int, live: SchedulePoint, weights: dict[str, Tensor], device: torch.device
+    ) -> None:
+        """Draw the ELBO and its profile, the schedules (`live` as in `draw_schedule`), samples.
+
+        `weights` are the average's.
+        """
+        tracker, card = self._tracker, self._card
+        tracker.figure(step, "elbo", elbo_figure(*self._history.curves()))
+        profile = self._window.take(step, card.dims)
+        tracker.figure(step, "profile", profile_figure(profile))
+        tracker.json(f"profile/{step:08d}.json", profile.as_json())
+        average = average_model(card, weights)
+        draw_schedule(tracker, step, live, average, card)
+        draw_samples(tracker, step, average.to(device), self._config, card)
