@@ -17,9 +17,9 @@ from torch import Tensor
 from pipeline.training.time_bins import TrainingProfile
 from vdm_core.records import SchedulePoint
 
-_BLUE, _ORANGE, _GREEN, _GREY = "#2a6fb0", "#d9752b", "#3f8f5f", "#8a8a8a"
+_BLUE, _ORANGE, _GREEN, _GREY = "#0072b2", "#d55e00", "#009e73", "#8a8a8a"  # Okabe and Ito
 _TERM_COLORS = {  # in the order of the stack
-    "prior": _GREEN, "reconstruction": _ORANGE, "auxiliary": "#7a5195", "diffusion": _BLUE
+    "prior": _GREEN, "reconstruction": _ORANGE, "auxiliary": "#cc79a7", "diffusion": _BLUE
 }  # fmt: skip
 _PADDING = 2  # pixels between the images of a grid, before scaling
 _SMALLEST_SIDE = 64  # a grid's images are enlarged until their shorter side has this many pixels

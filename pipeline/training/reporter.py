@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
 
 from pipeline.config.train import TrainConfig
 from pipeline.data.stream import TrainingStream
