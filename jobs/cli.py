@@ -9,12 +9,13 @@ import argparse
 import json
 import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from pipeline.config.base import JobConfig
 from pipeline.config.load import load_config
-from pipeline.errors import InputError
+from pipeline.errors import InputError, RunFailedError
 from pipeline.logs import set_up_logging
 
 C = TypeVar("C", bound=JobConfig)
@@ -46,12 +47,32 @@ def run(
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except (RunFailedError, FloatingPointError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     return 0
 
 
 def exit_on_sigterm() -> None:
     """Make SIGTERM leave through `finally` blocks, with exit code 128 + 15."""
     signal.signal(signal.SIGTERM, lambda signum, _: sys.exit(128 + signum))
+
+
+class StopSignals:
+    """SIGTERM and SIGINT: the first asks to stop (`requested`), a second one leaves at once."""
+
+    def __init__(self) -> None:
+        """Take the signals over."""
+        self.requested = threading.Event()
+        self.exit_code = 128 + signal.SIGTERM
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._handle)
+
+    def _handle(self, number: int, _: object) -> None:
+        self.exit_code = 128 + number
+        if self.requested.is_set():
+            sys.exit(self.exit_code)
+        self.requested.set()
 
 
 def _parser(description: str | None) -> argparse.ArgumentParser:

@@ -3,7 +3,8 @@
     python -m jobs.train --config jobs/presets/fashion_mnist_cpu.yaml steps=2000
     ray job submit --working-dir . -- python -m jobs.train --config ... root=/shared/folder
 
-The run `name` in `storage_path` holds everything: run it again and it continues.
+The run `name` in `storage_path` holds everything: run it again and it continues. SIGTERM, Ctrl-C
+and `ray job stop` let it save and leave within `cluster.grace_seconds`.
 """
 
 import logging
@@ -12,12 +13,12 @@ import tempfile
 import time
 from pathlib import Path
 
-from jobs.cli import exit_on_sigterm, run
+from jobs.cli import StopSignals, run
 from pipeline.cluster.connect import connected
 from pipeline.config.train import TrainConfig
 from pipeline.metrics import flatten
 from pipeline.tracking import Status, close_run, open_run, prepare_store
-from pipeline.training.launch import check_resources, run_training
+from pipeline.training.launch import GraceExceededError, check_resources, run_training
 from pipeline.training.preflight import Plan, plan_training, set_ray_snapshot_aside
 from pipeline.training.run_record import RunRecord, write_run
 from pipeline.training.worker import TrainJob
@@ -37,15 +38,18 @@ def main(config: TrainConfig) -> None:
         check_resources(config.cluster)
         job = open_job(plan, submitted)
         status: Status = "FAILED"
-        exit_on_sigterm()
+        signals = StopSignals()
         try:
-            run_training(job, config.path(config.storage_path))
-            status = "FINISHED"
-        except (KeyboardInterrupt, SystemExit):
+            done = run_training(job, config.path(config.storage_path), signals.requested)
+            status = "FINISHED" if done >= config.steps else "KILLED"
+        except (KeyboardInterrupt, SystemExit, GraceExceededError):
             status = "KILLED"
             raise
         finally:
             close_run(job.tracking_uri, job.mlflow_run_id, status)
+    if done < config.steps:
+        log.info("run %s stopped after step %d; run it again to continue", config.name, done)
+        sys.exit(signals.exit_code)
     log.info("run %s finished: checkpoints in %s", config.name, plan.run)
 
 

@@ -89,7 +89,20 @@ class ClusterConfig(ConfigModel):
     workers: int = Field(1, gt=0)
     cpus_per_worker: float = Field(1, gt=0)
     gpus_per_worker: float = Field(0, ge=0, description="0 trains on the CPU with gloo.")
-    max_failures: int = Field(3, ge=0, description="Worker group restarts before giving up.")
+    max_failures: int = Field(
+        3,
+        ge=0,
+        description="Worker group restarts before giving up; two in a row in vain are enough.",
+    )
+    grace_seconds: float = Field(
+        30, gt=0, description="After SIGTERM or Ctrl-C: time to save and leave before being cut."
+    )
+    collective_timeout_seconds: float = Field(
+        1800, gt=0, description="A rank that keeps the others waiting longer fails the group."
+    )
+    start_timeout_seconds: float = Field(
+        30, gt=0, description="Wait for nodes before asking Ray anew, without those that died."
+    )
 
 
 class CheckpointConfig(ConfigModel):

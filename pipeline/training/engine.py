@@ -49,6 +49,7 @@ class Engine:
         self._buffers = vdm.state_dict().keys() - self._shapes.keys()
         self._stage = config.deepspeed.zero_stage
         self._norm: Tensor | None = None
+        self._gradient_is_finite: Tensor | bool = True
         self._engine, _, _, _ = deepspeed.initialize(
             model=vdm.to(device),
             optimizer=adamw(vdm, config.optimizer),
@@ -71,11 +72,21 @@ class Engine:
         self._engine.backward(loss)
 
     def step(self) -> None:
-        """Close a micro-batch; on the last one of a step, clip and update."""
+        """Close a micro-batch; on the last one of a step, clip and update.
+
+        No gradient that is not finite reaches the weights: DeepSpeed leaves such an update out at
+        ZeRO stages 1 to 3; at stage 0 it would apply it, and here the gradient becomes zero.
+        """
         if self._stage == 0 and self._engine.is_gradient_accumulation_boundary():
             gradients = [p.grad for p in self.vdm.parameters() if p.grad is not None]
             self._norm = torch.nn.utils.get_total_norm(gradients)  # DeepSpeed keeps none here
+            self._gradient_is_finite = torch.isfinite(self._norm)
+            for gradient in gradients:
+                gradient.masked_fill_(~self._gradient_is_finite, 0.0)
+        skipped = self._engine.skipped_steps
         self._engine.step()
+        if self._stage > 0:
+            self._gradient_is_finite = self._engine.skipped_steps == skipped
 
     @property
     def vdm(self) -> VDM:
@@ -103,9 +114,9 @@ class Engine:
         return float(norm)
 
     @property
-    def skipped_steps(self) -> int:
-        """Steps that DeepSpeed left out, without an error, because a gradient was not finite."""
-        return int(self._engine.skipped_steps)
+    def gradient_is_finite(self) -> Tensor | bool:
+        """Of the last step, on all ranks; a tensor () bool on the device at ZeRO stage 0."""
+        return self._gradient_is_finite
 
     @property
     def learning_rates(self) -> dict[str, float]:

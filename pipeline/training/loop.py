@@ -1,6 +1,5 @@
 """The training loop: next -> step -> EMA -> report -> save -> stop."""
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -8,9 +7,11 @@ from typing import Protocol
 import torch
 
 from pipeline.config.train import TrainConfig
+from pipeline.training.agreement import Signals, StepFeed, Word
 from pipeline.training.averages import Averages, update_averages
 from pipeline.training.engine import Engine
 from pipeline.training.figures import Report, report
+from pipeline.training.finite import FiniteWatch
 from pipeline.training.interval import IntervalMeter
 from pipeline.training.step import StepSettings, train_step
 from vdm_core.decoder import radius
@@ -42,15 +43,20 @@ def train(
     dims: int,
     state: LoopState,
     reporter: Reporter,
-) -> None:
-    """Run from `state.step` to `config.steps`. Collective: every rank takes the same steps.
+    signals: Signals,
+) -> int:
+    """Run from `state.step` to `config.steps`, or to where `signals` stop it; return the step.
+
+    Collective: every rank takes the same steps. Where the run stops early its state is saved.
 
     Args:
         stream: this rank's micro-batches, from the state's position on, endless.
         dims: C*H*W of the images.
 
     Raises:
-        FloatingPointError: the loss or the gradient is no longer finite; nothing of it is saved.
+        NonFiniteStepError: the loss or the gradient was not finite; nothing of it is saved.
+        AgreedInputError: a rank's data have failed for good (on every rank).
+        PeerError: a rank's data have failed otherwise (on the others; on that rank its error).
     """
     settings = StepSettings(
         seed=config.seed,
@@ -61,21 +67,27 @@ def train(
         latent_dim=engine.vdm.latent_dim,
     )
     meter = IntervalMeter(engine.vdm.term_names, engine.device)
+    watch = FiniteWatch(config.seed, config.data.batch_size)
+    timeout = config.cluster.collective_timeout_seconds
+    feed = StepFeed(stream, config.accumulation, config.steps, signals, timeout)
     reported = state.step
     for step in range(state.step + 1, config.steps + 1):
-        batches = [next(stream) for _ in range(config.accumulation)]
+        batches = feed.take(step)
         meter.mark("data_wait")
-        train_step(engine, batches, settings, meter)
+        terms = train_step(engine, batches, settings, meter)
+        watch.add(step, batches, terms, engine.gradient_is_finite)
         update_averages(state.averages, config.optimizer.ema, step - 1, engine.weights())
         meter.mark("average")
 
-        last = step == config.steps
-        saves = last or step % config.checkpoint.every_steps == 0
-        draws = last or step % config.tracking.picture_every == 0
+        word = feed.settle()
+        leaves = word >= Word.STOP
+        hurries = word is Word.LOOK and signals.node_leaves()
+        saves = leaves or hurries or step % config.checkpoint.every_steps == 0
+        draws = step == config.steps or step % config.tracking.picture_every == 0
         if saves or draws or step % config.tracking.log_every == 0:
+            watch.check(engine.device)
             interval = meter.bring_together()
             figures = report(engine, interval, step - reported, config.steps - step, dims)
-            check_finite(step, figures.values, engine.skipped_steps)
             reporter.metrics(step, engine, figures)
             reported = step
             meter.mark("tracking")
@@ -86,6 +98,10 @@ def train(
                 reporter.checkpoint(step, engine, state.averages, figures.values)
                 meter.mark("checkpoint")
             settings = replace(settings, decoder_radius=decoder_radius(engine, config))
+        if leaves:
+            feed.raise_problem()
+            return step
+    return state.step  # they had all been done
 
 
 def decoder_radius(engine: Engine, config: TrainConfig) -> int:
@@ -99,19 +115,3 @@ def decoder_radius(engine: Engine, config: TrainConfig) -> int:
     rate = optimizer.schedule_learning_rate or optimizer.learning_rate
     gamma_0 = float(engine.schedule_at(torch.zeros(1)).gamma.max())
     return radius(gamma_0 + 0.5 + 4 * rate * config.tracking.log_every, engine.vdm.levels)
-
-
-def check_finite(step: int, values: dict[str, float], skipped_steps: int) -> None:
-    """Stop rather than go on with, or save, weights that are no longer numbers.
-
-    Raises:
-        FloatingPointError: names the step and the figures.
-    """
-    wrong = [f"{name} = {value}" for name, value in values.items() if not math.isfinite(value)]
-    if skipped_steps:
-        wrong.append(f"{skipped_steps} gradients that were not finite")
-    if wrong:
-        raise FloatingPointError(
-            f"step {step}: {', '.join(wrong)}; the last checkpoint is from before. Train under "
-            "another name with a lower optimizer.learning_rate or optimizer.gradient_clipping"
-        )

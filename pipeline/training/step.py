@@ -35,15 +35,19 @@ class StepSettings:
 
 def train_step(
     engine: Engine, batches: Sequence[Batch], settings: StepSettings, meter: IntervalMeter
-) -> None:
+) -> list[dict[str, Tensor]]:
     """Forward, backward and update on one global batch; nothing of ours waits for the device.
 
     The loss is the mean over all examples in bits/dim, in which an invalid one counts as 0.
+    An update whose gradient is not finite is left out.
 
     Args:
         batches: this worker's micro-batches of the step, in order.
         meter: receives the ELBO's terms of every valid example, in nats, and the time it took.
+
+    Returns the ELBO's terms (B,) of each micro-batch, in nats, on the device, without gradient.
     """
+    answers = []
     for batch in batches:
         images = batch.images.to(engine.device, non_blocking=True).contiguous()
         valid = batch.valid.to(engine.device, non_blocking=True)
@@ -59,6 +63,8 @@ def train_step(
         engine.step()
         meter.add(terms, draws["times"], valid)
         meter.mark("optimizer")
+        answers.append({name: term.detach() for name, term in terms._asdict().items()})
+    return answers
 
 
 def training_draws(

@@ -1,13 +1,16 @@
-"""What every training worker runs: assemble, restore, train.
+"""What every training worker runs: assemble, restore, train, and say how it ended.
 
 Ray Train calls `train_worker` on each rank after it has set up `torch.distributed`.
 """
 
+import json
 import logging
 import time
+import traceback
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import ray.train
 import torch
@@ -19,19 +22,24 @@ from pipeline.data.manifest import DatasetInfo
 from pipeline.data.mixture import Mixture, open_mixture
 from pipeline.data.stream import TrainingStream
 from pipeline.data.transform import seen_shape
+from pipeline.errors import InputError
 from pipeline.logs import set_up_logging
 from pipeline.model.build import build_vdm
 from pipeline.model.export import AverageRecord, ModelCard
-from pipeline.storage import open_storage
+from pipeline.storage import Location, open_storage
 from pipeline.tracking import Tracker
+from pipeline.training.agreement import AgreedInputError, raise_together
 from pipeline.training.averages import start_averages
 from pipeline.training.checkpoint import NoWholeCheckpointError, Progress, restore
 from pipeline.training.compute_cost import compute_cost
 from pipeline.training.deepspeed_json import deepspeed_json
 from pipeline.training.engine import Engine
+from pipeline.training.finite import NonFiniteStepError
 from pipeline.training.loop import LoopState, train
+from pipeline.training.monitor import CrashLoopError
 from pipeline.training.narrator import Narrator
 from pipeline.training.reporter import RunReporter
+from pipeline.training.signals import DriverLine
 
 log = logging.getLogger(__name__)
 
@@ -49,20 +57,28 @@ class TrainJob:
     submitted: float  # seconds since 1970
 
 
-def train_worker(settings: dict[str, TrainJob]) -> Exception | None:
-    """Train to the last step; return, rather than raise, what no restart of the workers mends.
+def train_worker(settings: dict[str, Any]) -> int | Exception:
+    """Train; return the steps done or, rather than raise it, an error that no restart mends.
 
-    Such an exception meets all ranks at once; the driver raises it.
+    Such an error meets all ranks at once; the driver raises it. Any other one is told to the
+    driver first, so that it is not taken for a consequence of its consequences.
+
+    Args:
+        settings: a `TrainJob` as "job" and the actor of the run's `RunMonitor` as "monitor".
     """
+    line = DriverLine(settings["monitor"], dist.get_rank())
     try:
-        train_run(settings["job"])
-    except (FloatingPointError, NoWholeCheckpointError) as error:
+        with line:
+            return train_run(settings["job"], line)
+    except (FloatingPointError, AgreedInputError, NoWholeCheckpointError, CrashLoopError) as error:
         return error
-    return None
+    except Exception:
+        line.failed(traceback.format_exc())
+        raise
 
 
-def train_run(job: TrainJob) -> None:
-    """Train from the newest whole checkpoint, or from the start, to the last step."""
+def train_run(job: TrainJob, line: DriverLine) -> int:
+    """Train from the newest whole checkpoint, or from the start; return the steps done."""
     started, config, rank = time.time(), job.config, dist.get_rank()
     set_up_logging()
     for name in (None, "ray.train"):  # Ray has lowered them; every rank would announce each report
@@ -70,8 +86,7 @@ def train_run(job: TrainJob) -> None:
     device = get_device()
     if device.type == "cuda":
         torch.cuda.set_device(device)  # collectives of Python objects use the current device
-    data = config.data
-    mixture = open_mixture(job.data, data.train, data.select, data.balance)
+    mixture = open_data(job)
     run = open_storage(job.run)
     card = model_card(config, mixture.info, job.mlflow_run_id)
     vdm = build_vdm(config.model, card.shape, card.classes, config.seed, card.levels)
@@ -97,10 +112,41 @@ def train_run(job: TrainJob) -> None:
     state = LoopState(progress.step, averages)
     try:
         with closing(stream):
-            train(engine, iter(stream), config, card.dims, state, reporter)
+            return train(engine, iter(stream), config, card.dims, state, reporter, line)
+    except NonFiniteStepError as error:
+        name = f"nonfinite_step_{error.step}.json"
+        if tracker:
+            write_report(run / name, error.report)
+            tracker.json(name, error.report)
+        raise FloatingPointError(f"{error}. Its examples are in {run / name}") from error
     finally:
         if tracker:
             tracker.close()
+
+
+def open_data(job: TrainJob) -> Mixture:
+    """The training data. Collective: what one rank cannot read stops all.
+
+    Raises:
+        AgreedInputError: a data set is not as it was when the job was submitted.
+    """
+    data = job.config.data
+    mixture, problem = None, None
+    try:
+        mixture = open_mixture(job.data, data.train, data.select, data.balance)
+    except InputError as error:
+        problem = error
+    raise_together(problem)
+    assert mixture is not None
+    return mixture
+
+
+def write_report(place: Location, report: dict[str, Any]) -> None:
+    """Write a JSON file into the run, if that can be done: the error it is about comes first."""
+    try:
+        place.write_bytes(json.dumps(report, indent=2, allow_nan=False).encode())
+    except InputError as error:
+        log.error("%s", error)
 
 
 def report(figures: dict[str, float], folder: Path, name: str) -> None:

@@ -10,6 +10,7 @@ import torch.distributed as dist
 
 from pipeline.config.train import TrainConfig
 from pipeline.model.build import build_vdm
+from pipeline.training.agreement import Word
 from pipeline.training.engine import Engine
 from pipeline.training.optimizer import adamw, learning_rate_scale
 from pipeline.training.step import StepSettings, training_draws
@@ -20,6 +21,22 @@ from vdm_core.records import Batch
 FOLDER = Path(sys.argv[1])
 SHAPE, CLASSES = (1, 8, 8), 3
 CPU = torch.device("cpu")
+
+
+class Signals:
+    """What reaches the loop: a wish to stop after a step, a node that leaves after another."""
+
+    def __init__(self, stop_after: int | None = None, leaves_after: int | None = None) -> None:
+        self.stop_after, self.leaves_after = stop_after, leaves_after
+
+    def word(self, step: int) -> Word:
+        here = dist.get_rank() == dist.get_world_size() - 1  # one rank knows; all must follow
+        if here and step == self.stop_after:
+            return Word.STOP
+        return Word.LOOK if here and step == self.leaves_after else Word.GO_ON
+
+    def node_leaves(self) -> bool:
+        return True
 
 
 def start() -> Any:

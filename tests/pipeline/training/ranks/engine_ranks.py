@@ -59,7 +59,7 @@ def run(name: str, config: TrainConfig) -> dict:
         "undisturbed": undisturbed,
         "resumed": resumed,
         "rates": engine.learning_rates,
-        "skipped": engine.skipped_steps,
+        "finite": bool(engine.gradient_is_finite),
         "state_keys": sorted(common.model(config).state_dict()),
     }
 

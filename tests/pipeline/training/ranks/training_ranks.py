@@ -80,7 +80,8 @@ def fit(
     stream = training_stream(job, mixture, progress.next_index)
     error = ""
     try:
-        train(engine, iter(stream), config, 64, LoopState(progress.step, averages), recorder)
+        state = LoopState(progress.step, averages)
+        train(engine, iter(stream), config, 64, state, recorder, common.Signals())
     except (FloatingPointError, InterruptedRunError) as raised:
         error = f"{type(raised).__name__}: {raised}"
     stream.close()
