@@ -10,6 +10,8 @@ from __future__ import annotations
 import gc
 import signal
 import traceback
+import weakref
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from multiprocessing.connection import Connection
@@ -19,10 +21,10 @@ import torch
 from torch import Tensor
 from torch import multiprocessing as mp
 
-from pipeline.data.collate import Rows
+from pipeline.data.collate import Pixels, Rows
 from pipeline.data.source import Cut, Decoded, Source
 
-_SLOTS = 3  # micro-batches in shared memory
+_AHEAD = 3  # micro-batches that are ordered before they are asked for
 _WAIT_SECONDS = 5.0
 
 
@@ -30,26 +32,47 @@ class LoaderError(RuntimeError):
     """A loader process ended by itself, or by an error that the data does not explain."""
 
 
-def loaded(source: Source, cut: Cut, processes: int) -> Iterator[Decoded]:
+def loaded(source: Source, cut: Cut, processes: int, *, held: int) -> Iterator[Decoded]:
     """The micro-batches of `cut`, decoded by that many processes; they end with the iterator.
 
-    Raises LoaderError if one of them dies or fails.
+    The images are the shared memory itself, which is written again when nobody has a view of it
+    any more. There is room for `held` batches in the hands of others; of more, copies are made.
+
+    Raises LoaderError if one of the processes dies or fails.
     """
-    shared = torch.empty((_SLOTS, cut.micro_batch, *source.size), dtype=torch.uint8)
+    shared = torch.empty((_AHEAD + held, cut.micro_batch, *source.size), dtype=torch.uint8)
     shared.share_memory_()  # type: ignore[no-untyped-call]
+    slots = _Slots(shared)
     with ExitStack() as stack:
         loaders = [_Loader(source, cut, shared, p, processes) for p in range(processes)]
         for loader in loaders:
             stack.callback(loader.end)
-        for _ in range(_SLOTS):
-            for loader in loaders:
-                loader.allow_one()
+        ordered = deque[int]()
         for number, indices in enumerate(cut.micro_batches()):
+            while len(ordered) < _AHEAD and slots.free:
+                ordered.append(slots.free.popleft())
+                for loader in loaders:
+                    loader.order(ordered[-1])
+            slot = ordered.popleft()
             parts = [loader.part(number) for loader in loaders]
-            images = shared[number % _SLOTS].numpy().copy()
-            for loader in loaders:
-                loader.allow_one()
-            yield indices, images, _merged(parts)
+            yield indices, slots.images(slot, last=not ordered), _merged(parts)
+
+
+class _Slots:
+    """Room for micro-batches in shared memory (slots,B,H,W,C), and which of it is free."""
+
+    def __init__(self, shared: Tensor) -> None:
+        self._shared = shared
+        self.free = deque(range(len(shared)))
+
+    def images(self, slot: int, last: bool) -> Pixels:
+        """The pixels in `slot`, which is free once they are let go; the `last` one is at once."""
+        images: Pixels = self._shared[slot].numpy()
+        if last and not self.free:
+            self.free.append(slot)
+            return images.copy()
+        weakref.finalize(images, self.free.append, slot).atexit = False
+        return images
 
 
 class _Loader:
@@ -70,10 +93,10 @@ class _Loader:
         self._process.start()
         theirs.close()
 
-    def allow_one(self) -> None:
-        """One more slot of shared memory is free to be written."""
+    def order(self, slot: int) -> None:
+        """Have its rows of one more micro-batch written into `slot`."""
         with suppress(BrokenPipeError, ConnectionResetError):  # it has died: `part` will say so
-            self._pipe.send(None)
+            self._pipe.send(slot)
 
     def part(self, batch: int) -> Rows:
         """What it has to say about its rows of micro-batch `batch`."""
@@ -115,12 +138,11 @@ def _serve(
 def _answers(
     source: Source, cut: Cut, shared: Tensor, own: slice, pipe: Connection
 ) -> Iterator[Rows | str]:
-    """The rows of each micro-batch, once its slot is free; at last an unforeseen error's text."""
+    """The rows of each micro-batch, once it is ordered; at last an unforeseen error's text."""
     try:
         filler = source.open()
-        for batch, indices in enumerate(cut.micro_batches()):
-            pipe.recv()
-            yield filler.fill(shared[batch % _SLOTS].numpy()[own], indices[own])
+        for indices in cut.micro_batches():
+            yield filler.fill(shared[pipe.recv()].numpy()[own], indices[own])
     except (EOFError, ConnectionResetError):
         raise
     except Exception:  # noqa: BLE001 - it is raised in the training process

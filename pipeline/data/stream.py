@@ -30,6 +30,8 @@ from vdm_core.records import Batch
 
 __all__ = ["ShardedDataset", "TrainingStream", "iterate_once", "open_dataset"]
 
+_IN_HAND = 3  # batches that are neither being made nor waiting: in the step, and on their way to it
+
 
 class TrainingStream:
     """The endless micro-batches of worker `rank` of `world_size`, from sample index `start`.
@@ -104,7 +106,8 @@ class TrainingStream:
 
     def _decoded(self) -> Iterator[Decoded]:
         if self._processes:
-            yield from loaded(self._source, self._cut, self._processes)
+            held = self._depth + _IN_HAND
+            yield from loaded(self._source, self._cut, self._processes, held=held)
             return
         filler = self._source.open()
         for indices in self._cut.micro_batches():
