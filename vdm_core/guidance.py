@@ -26,6 +26,9 @@ from vdm_core.vdm import VDM
 Guidance = Callable[[Denoiser], Denoiser]
 """denoiser -> guided denoiser."""
 
+Scale = float | Tensor
+"""w: one finite number for all examples, or (B,), one for each."""
+
 GammaInterval = tuple[float, float] | None
 """(lowest, highest) gamma at which to guide, both included; None is everywhere."""
 
@@ -39,7 +42,7 @@ class ClassifierFree:
     run as one batch of 2 B, the second with label -1; at w = 0 and w = 1 one half is enough.
 
     Args:
-        scale: w, any finite number.
+        scale: w, any finite number, or (B,): one for each example.
         gamma_interval: where to guide.
 
     Raises:
@@ -47,7 +50,7 @@ class ClassifierFree:
             without labels.
     """
 
-    scale: float
+    scale: Scale
     gamma_interval: GammaInterval = None
 
     def __post_init__(self) -> None:
@@ -58,14 +61,14 @@ class ClassifierFree:
 
         def guided(z: Tensor, gamma: Gamma, labels: Tensor | None) -> Tensor:
             labels = _required(labels, "classifier-free guidance")
-            if self.scale == 1.0 or not _inside(self.gamma_interval, gamma):
+            if _is(self.scale, 1.0) or not _inside(self.gamma_interval, gamma):
                 return denoiser(z, gamma, labels)
             null = torch.full_like(labels, NO_LABEL)
-            if self.scale == 0.0:
+            if _is(self.scale, 0.0):
                 return denoiser(z, gamma, null)
             both = denoiser(torch.cat([z, z]), _twice(gamma), torch.cat([labels, null]))
             conditional, unconditional = both.chunk(2)
-            return torch.lerp(unconditional, conditional, self.scale)
+            return torch.lerp(unconditional, conditional, _as_factor(self.scale, z))
 
         return guided
 
@@ -80,7 +83,7 @@ class Classifier:
     Args:
         classifier: any function (z (B,C,H,W), gamma (B,)) -> logits (B,K), differentiable in z, in
             evaluation mode if it is a module.
-        scale: w, any finite number; 1 is Bayes' rule.
+        scale: w, any finite number, or (B,): one for each example; 1 is Bayes' rule.
         gamma_interval: where to guide.
 
     Raises:
@@ -89,7 +92,7 @@ class Classifier:
     """
 
     classifier: Callable[[Tensor, Tensor], Tensor]
-    scale: float
+    scale: Scale
     gamma_interval: GammaInterval = None
 
     def __post_init__(self) -> None:
@@ -102,10 +105,10 @@ class Classifier:
         def guided(z: Tensor, gamma: Gamma, labels: Tensor | None) -> Tensor:
             labels = _required(labels, "classifier guidance")
             epsilon = denoiser(z, gamma, labels)
-            if self.scale == 0.0 or not _inside(self.gamma_interval, gamma):
+            if _is(self.scale, 0.0) or not _inside(self.gamma_interval, gamma):
                 return epsilon
             _, sigma = coefficients(gamma)
-            return epsilon - (self.scale * sigma) * self._gradient(z, gamma, labels)
+            return epsilon - (_as_factor(self.scale, z) * sigma) * self._gradient(z, gamma, labels)
 
         return guided
 
@@ -131,7 +134,7 @@ class Autoguidance:
 
     Args:
         weaker: a denoiser, or a VDM in evaluation mode: smaller, or trained for less long.
-        scale: w, any finite number.
+        scale: w, any finite number, or (B,): one for each example.
         gamma_interval: where to guide.
 
     Raises:
@@ -139,7 +142,7 @@ class Autoguidance:
     """
 
     weaker: VDM | Denoiser
-    scale: float
+    scale: Scale
     gamma_interval: GammaInterval = None
 
     def __post_init__(self) -> None:
@@ -152,9 +155,9 @@ class Autoguidance:
 
         def guided(z: Tensor, gamma: Gamma, labels: Tensor | None) -> Tensor:
             epsilon = denoiser(z, gamma, labels)
-            if self.scale == 1.0 or not _inside(self.gamma_interval, gamma):
+            if _is(self.scale, 1.0) or not _inside(self.gamma_interval, gamma):
                 return epsilon
-            return torch.lerp(weaker(z, gamma, labels), epsilon, self.scale)
+            return torch.lerp(weaker(z, gamma, labels), epsilon, _as_factor(self.scale, z))
 
         return guided
 
@@ -177,8 +180,21 @@ def _twice(gamma: Gamma) -> Gamma:
     return gamma
 
 
-def _check_arguments(name: str, scale: float, interval: GammaInterval) -> None:
-    if not math.isfinite(scale):
+def _is(scale: Scale, number: float) -> bool:
+    """Whether all examples have this scale, as far as the host knows."""
+    return not isinstance(scale, Tensor) and scale == number
+
+
+def _as_factor(scale: Scale, z: Tensor) -> Scale:
+    """The scale as something to multiply z with, (B,1,1,1) where each example has its own."""
+    return scale.to(z)[:, None, None, None] if isinstance(scale, Tensor) else scale
+
+
+def _check_arguments(name: str, scale: Scale, interval: GammaInterval) -> None:
+    if isinstance(scale, Tensor):
+        if scale.device.type == "cpu" and not scale.isfinite().all():
+            raise ValueError(f"{name}: scale holds numbers that are not finite")
+    elif not math.isfinite(scale):
         raise ValueError(f"{name}: scale is {scale}; give a finite number")
     if interval is not None and not interval[0] < interval[1]:
         raise ValueError(f"{name}: gamma_interval {interval} is empty; give (lowest, highest)")

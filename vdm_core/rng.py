@@ -25,6 +25,9 @@ _WEYL = (0x9E3779B9, 0xBB67AE85)
 _LOW = 0xFFFFFFFF
 _ROUNDS = 10
 
+Seed = int | Tensor
+"""One seed for all indices, in [0, 2**64), or (B,) int64 from 0 up: a seed for each index."""
+
 
 class Purpose(IntEnum):
     """What a draw is for: draws with different purposes are independent (at most 256 of them).
@@ -48,11 +51,11 @@ class Purpose(IntEnum):
     ENCODER = 13
 
 
-def philox(counter: tuple[Tensor, ...], key: tuple[int, int]) -> tuple[Tensor, ...]:
+def philox(counter: tuple[Tensor, ...], key: tuple[Seed, Seed]) -> tuple[Tensor, ...]:
     """Philox4x32-10: four words of counter and two of key to four random words.
 
-    Words are int64 tensors (the key: Python integers) that hold 32 unsigned bits; the counter's
-    words broadcast. A product of two words overflows int64, but modulo 2**64, so that its bits are
+    Words are int64 tensors (the key: Python integers too) that hold 32 unsigned bits; they
+    broadcast. A product of two words overflows int64, but modulo 2**64, so that its bits are
     right and a mask after the arithmetic shift restores the unsigned high half.
     """
     c0, c1, c2, c3 = counter
@@ -66,7 +69,7 @@ def philox(counter: tuple[Tensor, ...], key: tuple[int, int]) -> tuple[Tensor, .
 
 
 def uniform(
-    seed: int,
+    seed: Seed,
     purpose: Purpose,
     indices: Tensor,
     shape: tuple[int, ...] = (),
@@ -77,9 +80,9 @@ def uniform(
     """Uniforms in [0, 1) for each index: (B, *shape), multiples of 2**-24 (float64: of 2**-32).
 
     ``indices``: (B,) int64, 0 <= index < 2**56. ``step``: separates repeated draws for one index.
-    Row b is a function of (seed, purpose, indices[b], step), and a float64 draw rounded down to 24
+    Row b is a function of (seed or seed[b], purpose, indices[b], step), and a float64 draw rounded down to 24
     bits is the float32 draw. Raises TypeError for another dtype and ValueError for a seed, step or
-    index outside its range (an index is checked only where that needs no wait for a device).
+    index outside its range (tensors are checked only where that needs no wait for a device).
     """
     _check_dtype(dtype)
     return _unit_interval(_words(seed, purpose, indices, math.prod(shape), step), dtype).reshape(
@@ -88,7 +91,7 @@ def uniform(
 
 
 def normal(
-    seed: int,
+    seed: Seed,
     purpose: Purpose,
     indices: Tensor,
     shape: tuple[int, ...] = (),
@@ -128,10 +131,11 @@ def stratified_times(
     return _unit_interval(fixed_point, dtype)
 
 
-def _words(seed: int, purpose: Purpose, indices: Tensor, count: int, step: int) -> Tensor:
+def _words(seed: Seed, purpose: Purpose, indices: Tensor, count: int, step: int) -> Tensor:
     """The first ``count`` random words of each index: (B, count) int64 in [0, 2**32)."""
-    if not 0 <= seed < 2**64 or not 0 <= step < 2**32:
-        raise ValueError(f"seed {seed}, step {step}: give 0 <= seed < 2**64, 0 <= step < 2**32")
+    seed = _checked_seed(seed, indices)
+    if not 0 <= step < 2**32:
+        raise ValueError(f"step {step}: give 0 <= step < 2**32")
     if indices.ndim != 1 or indices.dtype != torch.int64:
         raise ValueError(
             f"indices are {indices.dtype} of shape {tuple(indices.shape)}: give (B,) int64"
@@ -143,6 +147,22 @@ def _words(seed: int, purpose: Purpose, indices: Tensor, count: int, step: int) 
     counter = (block, torch.full_like(block, step), index & _LOW, index >> 32 | purpose << 24)
     words = philox(counter, (seed & _LOW, seed >> 32))
     return torch.stack(words, dim=-1).flatten(1)[:, :count]
+
+
+def _checked_seed(seed: Seed, indices: Tensor) -> Seed:
+    """A seed for all as it is, and seeds for each index as a column (B, 1)."""
+    if isinstance(seed, int):
+        if not 0 <= seed < 2**64:
+            raise ValueError(f"seed {seed}: give 0 <= seed < 2**64")
+        return seed
+    if seed.shape != indices.shape or seed.dtype != torch.int64:
+        raise ValueError(
+            f"seeds are {seed.dtype} of shape {tuple(seed.shape)} and indices of shape "
+            f"{tuple(indices.shape)}: give an int64 seed for each index, or one int"
+        )
+    if seed.device.type == "cpu" and (seed < 0).any():
+        raise ValueError("seeds must lie in [0, 2**63)")
+    return seed[:, None]
 
 
 def _unit_interval(words: Tensor, dtype: torch.dtype) -> Tensor:

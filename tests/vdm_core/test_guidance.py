@@ -251,3 +251,25 @@ def test_models_in_training_mode_are_refused():
     for guidance in (Classifier(nn.Linear(1, 1), 2.0), Autoguidance(vdm, 2.0)):
         with pytest.raises(ValueError, match=r"in training mode; call its eval\(\)"):
             guidance(Recorded())
+
+
+@pytest.mark.parametrize(
+    "guidance",
+    [
+        ClassifierFree,
+        lambda scale: Classifier(logits, scale),
+        lambda scale: Autoguidance(weaker, scale),
+    ],
+)
+def test_each_example_may_have_a_scale_of_its_own(guidance):
+    """Row b is what the whole batch gives at the b-th scale; also at those that switch it off."""
+    scales, z = torch.tensor([0.0, 1.0, 2.5], dtype=torch.float64), latent()
+    together = guidance(scales)(Recorded())(z, GAMMA, LABELS)
+    for row, scale in enumerate(scales.tolist()):
+        alone = guidance(scale)(Recorded())(z, GAMMA, LABELS)[row]
+        torch.testing.assert_close(together[row], alone)
+
+
+def test_a_scale_that_is_not_finite_is_refused_among_many_too():
+    with pytest.raises(ValueError, match="not finite"):
+        ClassifierFree(torch.tensor([1.0, math.nan]))

@@ -153,3 +153,21 @@ def test_arguments_out_of_range_are_errors() -> None:
         normal(0, Purpose.NOISE, index, dtype=torch.bfloat16)
     with pytest.raises(ValueError, match="global_batch"):
         stratified_times(0, index, 0)
+
+
+@pytest.mark.parametrize("draw", [uniform, normal])
+def test_a_seed_for_each_index_gives_each_row_the_numbers_of_its_own_seed(
+    draw: Callable[..., Tensor],
+) -> None:
+    seeds, indices = torch.tensor([3, 2**40 + 1, 2**63 - 1]), torch.tensor([5, 5, 2**50])
+    rows = draw(seeds, Purpose.SAMPLE_STEP, indices, (3, 5), step=2)
+    for row, seed, index in zip(rows, seeds.tolist(), indices, strict=True):
+        assert torch.equal(row, draw(seed, Purpose.SAMPLE_STEP, index[None], (3, 5), step=2)[0])
+
+
+@pytest.mark.parametrize(
+    "seeds", [torch.tensor([1]), torch.tensor([1.0, 2.0]), torch.tensor([1, -1])]
+)
+def test_seeds_of_another_number_type_or_sign_are_refused(seeds: Tensor) -> None:
+    with pytest.raises(ValueError, match="seed"):
+        normal(seeds, Purpose.NOISE, torch.tensor([0, 1]), (2,))

@@ -14,7 +14,7 @@ from vdm_core.decoder import decode as decode_levels
 from vdm_core.denoiser import Denoiser, clip_data, epsilon_denoiser, threshold_data
 from vdm_core.guidance import ClassifierFree, Guidance
 from vdm_core.labels import StatesClasses, check_labels
-from vdm_core.rng import Purpose, normal, uniform
+from vdm_core.rng import Purpose, Seed, normal, uniform
 from vdm_core.samplers.contract import Sampler
 from vdm_core.samplers.first_order import ancestral, ddim
 from vdm_core.samplers.grid import Grid, map_grid, step_grid
@@ -37,7 +37,7 @@ def sample(
     sampler: SamplerName | Sampler = "ancestral",
     grid: Grid = "t",
     guidance: Guidance | Sequence[Guidance] | None = None,
-    seed: int = 0,
+    seed: Seed = 0,
     decode: Literal["argmax", "sample"] = "argmax",
     clip: Literal["static", "dynamic"] | None = None,
     progress: Callable[[int], None] | None = None,
@@ -58,7 +58,7 @@ def sample(
         sampler: a name, or a sampler.
         grid: steps uniform in t or in gamma, or T + 1 falling gammas, e.g. of `profile_grid`.
         guidance: one, e.g. `ClassifierFree(2.0)`, or several, the first applied first.
-        seed: of all the noise.
+        seed: of all the noise; one for all samples, or (B,) int64, one for each.
         decode: take the likeliest level of each pixel under p(x | z_0), or draw from it.
         clip: keep x_hat in [-1, 1] at each step, by clipping it or by dynamic thresholding. The
             paper does neither; it helps where guidance is strong or steps are few.
@@ -136,7 +136,7 @@ def evaluation_mode(module: nn.Module) -> Iterator[None]:
             part.training = True
 
 
-def _gammas(vdm: VDM, steps: int, grid: Grid, sample_ids: Tensor, seed: int) -> Tensor:
+def _gammas(vdm: VDM, steps: int, grid: Grid, sample_ids: Tensor, seed: Seed) -> Tensor:
     """The grid of the VDM's schedule: numbers, or maps where each pixel has a gamma of its own."""
     if not vdm.schedule.per_pixel:
         return step_grid(vdm.schedule, steps, grid, sample_ids.device)
