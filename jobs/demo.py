@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from jobs import prepare, sample
+from jobs import prepare
 from jobs.cli import exit_on_sigterm
 from pipeline.cluster.local_head import local_head, submit
 from pipeline.config.base import JobConfig
@@ -35,6 +35,7 @@ from pipeline.evaluation.plan import make_plans
 from pipeline.evaluation.run import IMAGES, PICTURE, read_report
 from pipeline.logs import set_up_logging
 from pipeline.metrics import duration_text
+from pipeline.sampling.pictures import GRID
 from pipeline.storage import open_storage
 from pipeline.tracking import ui_command
 from pipeline.training.preflight import plan_training
@@ -184,7 +185,7 @@ def _summary(
   per image       {result / IMAGES}
   picture         {result / PICTURE}
 samples           {folder}/shard-*.tar, manifest {folder / MANIFEST}
-  grid            {folder / sample.GRID}
+  grid            {folder / GRID}
 tracking          {tracking_uri}
   open it         {ui_command(tracking_uri)}
 wall time         {times}"""

@@ -1,122 +1,141 @@
-"""Draw a data set of images from a trained model: WebDataset shards that our own stream reads.
+"""Draw data sets of images from a trained model, as shards that our own stream reads.
 
     python -m jobs.sample --config jobs/presets/fashion_mnist_sample.yaml guidance_scale=3
+    python -m jobs.sample --config jobs/presets/fashion_mnist_sweep.yaml
 
-Killed and run again, it keeps the finished shards and makes the rest.
+Killed and run again, it keeps the finished shards and makes the rest. With `sweep` it draws one set
+for each combination of samplers, steps and guidance scales, and compares them.
 """
 
 import io
 import logging
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
 from jobs.cli import run
 from pipeline.cluster.connect import connected
-from pipeline.cluster.pool import run_tasks
 from pipeline.cluster.submitted import check_submitted_paths
 from pipeline.config.sample import SampleConfig
-from pipeline.data.dataset import open_dataset
-from pipeline.model.export import ModelCard, load_card
-from pipeline.prepare.class_grid import class_grid
-from pipeline.progress import Progress
-from pipeline.sampling.generate import ShardGenerator
-from pipeline.sampling.sample_set import (
-    Identity,
-    ShardTask,
-    finish_samples,
-    finished_rows,
-    open_output,
-    plan_identity,
-    plan_shards,
-)
+from pipeline.metrics import Scalar
+from pipeline.sampling.draw import Claimed, claim_all, draw
+from pipeline.sampling.pictures import GRID, draw_class_grids, draw_grid
+from pipeline.sampling.plan import LoadedModel, SetPlan, load_for, plan_set
+from pipeline.sampling.sample_set import open_sample_set
+from pipeline.sampling.sweep import cell_result, claim_sweep, sweep_cells
+from pipeline.sampling.sweep_report import PICTURE, sweep_figure, write_table
 from pipeline.storage import Location, open_storage
 from pipeline.tracking import Tracker
 from pipeline.tracking.nested_run import nested_run
-from pipeline.training.checkpoint_record import newest_model
 
-GRID = "grid.png"
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A request for samples that has passed its checks."""
+    """A request that has passed its checks: one set, or those of a sweep."""
 
     config: SampleConfig
-    model: Location
-    card: ModelCard
-    tasks: list[ShardTask]
-    output: Location
+    model: LoadedModel
+    sets: list[SetPlan]
 
     @property
-    def identity(self) -> Identity:
-        """What the shards depend on."""
-        return plan_identity(self.config, self.card)
+    def output(self) -> Location:
+        """The set's folder, or the one that holds those of a sweep."""
+        return open_storage(self.config.path(self.config.output))
+
+    @property
+    def params(self) -> dict[str, Scalar]:
+        """What MLflow shows."""
+        size: dict[str, Scalar] = {
+            "samples": sum(s.rows.total for s in self.sets),
+            "output": str(self.output),
+        }
+        if self.config.sweep is None:
+            return dict(self.sets[0].identity) | size
+        return self.model.card.identity | size | {"sweep": self.config.sweep.model_dump_json()}
 
     def text(self) -> str:
         """The plan in words."""
-        return (
-            f"plan: {self.tasks[-1].stop:,} samples in {len(self.tasks)} shards to {self.output}\n"
-            f"  model {self.model}: {self.card.run} after step {self.card.step}, "
-            f"images {self.card.shape}"
-        )
+        card = self.model.card
+        lines = [
+            f"plan: {one.rows.total:,} samples in {len(one.tasks())} shards to {one.output}, "
+            f"NFE {one.nfe}"
+            for one in self.sets
+        ]
+        return "\n".join(
+            [*lines, f"  model {self.model.place}: {card.run} after step {card.step}, "
+             f"images {card.shape}"]
+        )  # fmt: skip
 
 
 def make_plan(config: SampleConfig) -> Plan:
-    """Find the model and see that it can do what is asked; write nothing.
+    """Load the model and see that it can do what is asked; write nothing.
 
     Raises:
-        InputError: no model, classes or guidance that it does not know, an output that a
-            submitted job would lose.
+        InputError: no model or a damaged one, classes, guidance or requests that mean nothing to
+            it, an output that a submitted job would lose.
     """
     check_submitted_paths(config, "output")
-    model = newest_model(open_storage(config.path(config.model)))
-    card = load_card(model)
-    output = open_storage(config.path(config.output))
-    return Plan(config, model, card, plan_shards(config, card), output)
+    model = load_for(config)
+    return Plan(config, model, [plan_set(cell, model) for cell in sweep_cells(config)])
 
 
 def main(config: SampleConfig) -> None:
-    """Make the shards that are missing, then the manifest, `dataset.json` and the grid."""
+    """Make the shards that are missing, and of full sets the manifests and pictures."""
     plan = make_plan(config)
-    if open_output(plan.output, plan.identity, overwrite=config.overwrite):
+    if config.sweep is not None:
+        claim_sweep(config, plan.model)
+    sets = claim_all(plan.sets)
+    if all(one.complete for one in sets) and _pictured(plan):
         log.info("%s is complete already", plan.output)
-        if (plan.output / GRID).size() is None:
-            draw_grid(plan, None)
         return
-    params = plan.identity | {"samples": plan.tasks[-1].stop, "output": str(plan.output)}
-    with connected(), nested_run(plan.model, plan.card, "sample", params) as tracker:
-        make_shards(plan)
-        info = finish_samples(plan.output, plan.tasks, plan.identity, plan.card)
-        draw_grid(plan, tracker)
-    log.info("%d samples in %s, grid %s", info.samples, plan.output, plan.output / GRID)
+    with nested_run(plan.model.place, plan.model.card, "sample", plan.params) as tracker:
+        if not all(one.complete for one in sets):
+            with connected():
+                draw(sets, finished=show)
+        for one in sets:
+            if one.complete and (one.plan.output / GRID).size() is None:
+                show(one)
+        track(plan, tracker)
+        if config.sweep is not None:
+            compare(plan, sets, tracker)
 
 
-def make_shards(plan: Plan) -> None:
-    """Make every shard that is not finished yet."""
-    done = finished_rows(plan.output)
-    missing = [task for task in plan.tasks if task.shard not in done]
-    log.info("%s: %d of %d shards to make", plan.output, len(missing), len(plan.tasks))
-    if not missing:
+def _pictured(plan: Plan) -> bool:
+    pictures = [one.output / GRID for one in plan.sets]
+    if plan.config.sweep is not None:
+        pictures.append(plan.output / PICTURE)
+    return all(picture.size() is not None for picture in pictures)
+
+
+def show(one: Claimed) -> None:
+    """Draw the grids of a finished set and say where it is."""
+    samples, config = open_sample_set(one.plan.output.url), one.plan.config
+    draw_class_grids(samples, config.class_grid_images)
+    draw_grid(samples, min(config.grid_columns, len(samples)))
+    log.info("%d samples in %s, grid %s", len(samples), samples.folder, samples.folder / GRID)
+
+
+def track(plan: Plan, tracker: Tracker | None) -> None:
+    """Show the grid of a single set beside its parameters."""
+    if tracker is None or plan.config.sweep is not None:
         return
-    progress = Progress("drawn", sum(task.stop - task.start for task in missing), "samples")
-    tasks, arguments = [asdict(task) for task in missing], (plan.config, plan.model.url)
-    for rows in run_tasks(tasks, ShardGenerator, arguments, plan.config.pool):
-        progress.add(sum(row["samples"] for row in rows))
+    png = (plan.output / GRID).read_bytes()
+    tracker.image(plan.model.card.step, "samples", np.asarray(Image.open(io.BytesIO(png))))
 
 
-def draw_grid(plan: Plan, tracker: Tracker | None) -> None:
-    """Write `grid.png`, a row for each class, read back through our own stream."""
-    dataset, config = open_dataset(plan.output.url), plan.config
-    classes = dataset.info.classes or 1
-    columns = min(config.grid_columns, config.per_class)
-    png = class_grid(dataset, rows=classes, columns=columns)
-    (plan.output / GRID).write_bytes(png)
+def compare(plan: Plan, sets: list[Claimed], tracker: Tracker | None) -> None:
+    """Write the sweep's table and picture."""
+    results = [cell_result(one) for one in sets]
+    text, figure, picture = write_table(plan.output, results), sweep_figure(results), io.BytesIO()
+    figure.savefig(picture, format="png", dpi=150)
+    (plan.output / PICTURE).write_bytes(picture.getvalue())
     if tracker is not None:
-        tracker.image(plan.card.step, "samples", np.asarray(Image.open(io.BytesIO(png))))
+        tracker.figure(plan.model.card.step, "sweep", figure)
+    print(text + f"picture: {plan.output / PICTURE}")
 
 
 if __name__ == "__main__":

@@ -31,19 +31,19 @@ class Progress:
         self._first: tuple[float, int] | None = None
         self._next = 0.0
 
-    def add(self, count: int = 1) -> None:
-        """Count finished units."""
+    def add(self, count: int = 1, note: str = "") -> None:
+        """Count finished units; `note` ends the line, if one is due."""
         self.done += count
         now = self._clock()
         if self._first is None:
             self._first, self._next = (now, self.done), now + self.period
-            self._say("")
+            self._say(note)
         elif now >= self._next or self.done == self.total:
             self._next = now + self.period
-            self._say(self._speed(now))
+            self._say(self._speed(now) + note)
 
-    def _say(self, speed: str) -> None:
-        log.info("%s %s of %s%s", self.what, f"{self.done:,}", f"{self.total:,} {self.unit}", speed)
+    def _say(self, rest: str) -> None:
+        log.info("%s %s of %s%s", self.what, f"{self.done:,}", f"{self.total:,} {self.unit}", rest)
 
     def _speed(self, now: float) -> str:
         """Rate and time left; nothing where the clock has run too briefly to tell."""

@@ -10,9 +10,10 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import cast
 from uuid import uuid4
 
@@ -25,6 +26,7 @@ SCHEMES = ("file", "s3", "gs")
 _TEMPORARY = re.compile(r"\.[0-9a-f]{8}\.tmp$")
 _DISK_ATTEMPTS = 3
 _FIRST_WAIT_SECONDS = 0.2
+_COPY_BYTES = 8 * 2**20
 
 
 @dataclass(frozen=True)
@@ -105,11 +107,22 @@ class Location:
 
         Raises InputError where the storage refuses: no space, no permission, no such bucket.
         """
+        self._write_whole([data])
+
+    def write_file(self, source: Path) -> None:
+        """Copy a file of this machine here, whole or not at all; piece by piece: it may be large.
+
+        Raises InputError as `write_bytes` does.
+        """
+        with source.open("rb") as file:
+            self._write_whole(iter(lambda: file.read(_COPY_BYTES), b""))
+
+    def _write_whole(self, pieces: Iterable[bytes | memoryview]) -> None:
         try:
             if self.is_local:
-                self._write_and_rename(data)
+                self._write_and_rename(pieces)
             else:
-                self._write(self.path, data)
+                self._write(self.path, pieces)
         except OSError as error:
             raise InputError(
                 f"cannot write {self}: {error}; check free space, or bucket, and permissions"
@@ -125,15 +138,16 @@ class Location:
         with self._reached(), suppress(FileNotFoundError):
             self.filesystem.delete_dir(self.path)
 
-    def _write(self, path: str, data: bytes | memoryview) -> None:
+    def _write(self, path: str, pieces: Iterable[bytes | memoryview]) -> None:
         with self.filesystem.open_output_stream(path) as file:
-            file.write(data)
+            for piece in pieces:
+                file.write(piece)
 
-    def _write_and_rename(self, data: bytes | memoryview) -> None:
+    def _write_and_rename(self, pieces: Iterable[bytes | memoryview]) -> None:
         temporary = f"{self.path}.{uuid4().hex[:8]}.tmp"
         try:
             self.filesystem.create_dir(self.path.rpartition("/")[0], recursive=True)
-            self._write(temporary, data)
+            self._write(temporary, pieces)
             self.filesystem.move(temporary, self.path)
         finally:
             with suppress(OSError):  # after the rename there is nothing left to delete

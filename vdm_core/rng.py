@@ -80,9 +80,9 @@ def uniform(
     """Uniforms in [0, 1) for each index: (B, *shape), multiples of 2**-24 (float64: of 2**-32).
 
     ``indices``: (B,) int64, 0 <= index < 2**56. ``step``: separates repeated draws for one index.
-    Row b is a function of (seed or seed[b], purpose, indices[b], step), and a float64 draw rounded down to 24
-    bits is the float32 draw. Raises TypeError for another dtype and ValueError for a seed, step or
-    index outside its range (tensors are checked only where that needs no wait for a device).
+    Row b is a function of (its seed, purpose, indices[b], step), and a float64 draw rounded down to
+    24 bits is the float32 draw. Raises TypeError for another dtype and ValueError for a seed, step
+    or index outside its range (tensors are checked only where that needs no wait for a device).
     """
     _check_dtype(dtype)
     return _unit_interval(_words(seed, purpose, indices, math.prod(shape), step), dtype).reshape(

@@ -21,6 +21,7 @@ class Worker(Protocol):
 
 
 _REFUSED = "refused_input"
+_TASK_RETRIES = 10  # a task whose actor dies so often is what kills it
 
 
 class _Guarded:
@@ -48,9 +49,9 @@ def run_tasks(
 ) -> Iterator[list[Row]]:
     """Yield what `worker(*arguments)` makes of each task, one task at a time, as they finish.
 
-    Ray Data places the actors, restarts those that die and gives their tasks to others. Tasks and
-    rows hold numbers and text. Another exception of a worker than InputError is raised here as
-    Ray's, with the worker's traceback.
+    Ray Data places the actors, restarts those that die and repeats their tasks, each ten times at
+    most. Tasks and rows hold numbers and text. Another exception of a worker than InputError is
+    raised here as Ray's, with the worker's traceback.
 
     Raises:
         InputError: the cluster can never hold one actor, or a worker raised it.
@@ -61,7 +62,11 @@ def run_tasks(
     results = data.flat_map(
         _Guarded,
         fn_constructor_args=(worker, arguments),
-        compute=ray.data.ActorPoolStrategy(size=min(pool.actors, len(tasks))),
+        compute=ray.data.ActorPoolStrategy(
+            min_size=min(pool.min_actors or pool.actors, len(tasks)),
+            max_size=min(pool.actors, len(tasks)),
+        ),
+        ray_remote_args_fn=lambda: {"max_task_retries": _TASK_RETRIES},
         num_cpus=pool.cpus_per_actor,
         num_gpus=pool.gpus_per_actor or None,
     )

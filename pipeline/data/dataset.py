@@ -89,6 +89,11 @@ def open_dataset(url_or_path: str) -> ShardedDataset:
     """
     folder = open_storage(url_or_path)
     info = read_info(folder)
+    if info.container != "tar":
+        raise InputError(
+            f"{folder} holds {info.container} files, and only tar shards can be streamed; pack it "
+            "with jobs.prepare (kind: parquet), or draw the samples with format=webdataset"
+        )
     rows = read_manifest(folder, info)
     shards_at = folder if info.shards_at == "." else open_storage(info.shards_at)
     _check_sizes(shards_at, rows)

@@ -131,12 +131,27 @@ def encode_png(image: Pixels) -> bytes:
 
     Raises ValueError for another type or shape.
     """
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[0] not in CHANNELS.values():
-        raise ValueError(f"need uint8 (1|3,H,W), got {image.dtype} {image.shape}")
-    flat = image[0] if image.shape[0] == 1 else image.transpose(1, 2, 0)
     buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(flat)).save(buffer, format="PNG")
+    _picture(image, tuple(CHANNELS.values())).save(buffer, format="PNG")
     return buffer.getvalue()
+
+
+def encode_webp(image: Pixels) -> bytes:
+    """`image` (3,H,W) uint8 as lossless WebP bytes, the same each time; WebP knows no grey images.
+
+    Raises ValueError for another type or shape.
+    """
+    buffer = io.BytesIO()
+    _picture(image, (3,)).save(buffer, format="WEBP", lossless=True)
+    return buffer.getvalue()
+
+
+def _picture(image: Pixels, channels: tuple[int, ...]) -> Image.Image:
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[0] not in channels:
+        wanted = "|".join(map(str, channels))
+        raise ValueError(f"need uint8 ({wanted},H,W), got {image.dtype} {image.shape}")
+    flat = image[0] if image.shape[0] == 1 else image.transpose(1, 2, 0)
+    return Image.fromarray(np.ascontiguousarray(flat))
 
 
 def decode_label(fields: Mapping[str, bytes], classes: int) -> int:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Literal, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -44,7 +44,7 @@ class ShardRow:
     bytes: int
     sha256: str
     label_counts: tuple[tuple[int, int], ...]  # (label, samples), sorted; empty when unlabelled
-    blocks: tuple[Block, ...]
+    blocks: tuple[Block, ...]  # none in a shard that is no tar
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,8 @@ class DatasetInfo:
     recipe: str = ""  # SHA-256 of the configuration that made it
     indexed: bool = False  # the shards were there before and are not ours to delete
     shards_at: str = "."  # folder or URL of the shards; "." is this folder
+    container: Literal["tar", "parquet"] = "tar"  # what a shard is; only tars can be streamed
+    provenance: Mapping[str, str | int | float | None] = field(default_factory=dict)  # if generated
     samples: int = 0
     manifest_sha256: str = ""
     format_version: int = FORMAT_VERSION

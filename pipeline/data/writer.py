@@ -13,6 +13,8 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import NamedTuple
 
 from webdataset import TarWriter
 
@@ -44,6 +46,14 @@ class ShardSample:
     extra: Mapping[str, object] | None = None  # written as .json
 
 
+class EncodedShard(NamedTuple):
+    """A shard that is ready to be written under its name."""
+
+    row: ShardRow
+    data: bytes | memoryview
+    extents: list[tuple[int, int]]  # of each sample: where it begins, and bytes
+
+
 def write_shard(
     folder: Location,
     name: str,
@@ -56,6 +66,18 @@ def write_shard(
     Raises ValueError for no samples, repeated or unusable keys; InputError where the storage
     refuses the file.
     """
+    shard = encode_shard(name, samples, block_samples=block_samples)
+    (folder / name).write_bytes(shard.data)
+    return shard.row
+
+
+def encode_shard(
+    name: str, samples: Iterable[ShardSample], *, block_samples: int = BLOCK_SAMPLES
+) -> EncodedShard:
+    """`samples` as the bytes of a tar, in blocks of `block_samples`.
+
+    Raises ValueError for no samples, repeated or unusable keys.
+    """
     samples = list(samples)
     _check(name, samples)
     buffer = io.BytesIO()
@@ -66,7 +88,18 @@ def write_shard(
             writer.write(_fields(sample))
         end = writer.tarstream.offset
     data = buffer.getbuffer()
-    (folder / name).write_bytes(data)
+    blocks = tuple(
+        Block(start, stop - start, count, zlib.crc32(data[start:stop]))
+        for start, stop, count in cut_blocks([*starts, end], block_samples)
+    )
+    extents = [(start, stop - start) for start, stop in pairwise([*starts, end])]
+    return EncodedShard(shard_row(name, samples, data, blocks), data, extents)
+
+
+def shard_row(
+    name: str, samples: Sequence[ShardSample], data: bytes | memoryview, blocks: tuple[Block, ...]
+) -> ShardRow:
+    """The manifest's row for a shard whose bytes are `data`."""
     counts = Counter(sample.label for sample in samples if sample.label is not None)
     return ShardRow(
         shard=name,
@@ -74,10 +107,7 @@ def write_shard(
         bytes=len(data),
         sha256=hashlib.sha256(data).hexdigest(),
         label_counts=tuple(sorted(counts.items())),
-        blocks=tuple(
-            Block(start, stop - start, count, zlib.crc32(data[start:stop]))
-            for start, stop, count in cut_blocks([*starts, end], block_samples)
-        ),
+        blocks=blocks,
     )
 
 

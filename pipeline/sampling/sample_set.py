@@ -1,205 +1,192 @@
-"""A sample set on its way: the plan, which shards are done, and the finished data set.
+"""A finished sample set, opened to be read: its description, its manifest, and its images.
 
-plan.json       what was asked for; another request with this output is refused
-rows/*.json     one per finished shard, written after it
-shard-*.tar, manifest.parquet, dataset.json (makes it a data set), grid.png
+    samples = open_sample_set("runs/x/samples")
+    samples.info.provenance["nfe"], samples.manifest(["id", "class"])
+    for batch in samples.batches(256): ...      # a `Batch`; row i of the manifest is index i
+    samples.images([5, 17])                     # of these rows of the manifest alone
+
+Tars can also be streamed by `pipeline.data.stream`, as any sharded dataset, and read by webdataset.
 """
 
 import hashlib
-import json
-from dataclasses import asdict, dataclass
-from typing import Any
+import io
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
 
-from pipeline.config.sample import SampleConfig
-from pipeline.data.manifest import DATASET, Block, DatasetInfo, ShardRow
-from pipeline.data.writer import finish_dataset
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from pipeline.data.dataset import open_dataset
+from pipeline.data.decode import Pixels, SampleError, decode_image
+from pipeline.data.manifest import DatasetInfo, ShardRow, read_info, read_manifest
+from pipeline.data.tar_fast import plain_samples
 from pipeline.errors import InputError
-from pipeline.metrics import Scalar, flatten
-from pipeline.model.export import ModelCard
-from pipeline.storage import Location, is_temporary
+from pipeline.sampling.finish import SAMPLES
+from pipeline.storage import Location, open_storage
+from vdm_core.labels import NO_LABEL
+from vdm_core.records import Batch
 
-PLAN, ROWS = "plan.json", "rows"
-FREE_FIELDS = {"root", "model", "output", "batch_size", "pool", "overwrite", "grid_columns"}
-Identity = dict[str, Scalar]
+_PARALLEL_READS = 16
+_GAP_BYTES = 2**18  # samples that lie closer are fetched together, with what is between
+
+
+class _Wanted(NamedTuple):
+    """Where a sample lies, and its place in the answer."""
+
+    place: int
+    shard: str
+    offset: int
+    bytes: int
+    sha256: str
 
 
 @dataclass(frozen=True)
-class ShardTask:
-    """Samples [start, stop) of the plan, to be written as one shard."""
+class SampleSet:
+    """A sample set on storage; nothing is held but what was asked for."""
 
-    shard: str
-    start: int
-    stop: int
+    folder: Location
+    info: DatasetInfo
+    shards: tuple[ShardRow, ...]
+
+    def __len__(self) -> int:
+        """Samples in all."""
+        return self.info.samples
+
+    def manifest(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """A row for each sample: id, class (-1 for none), seed, guidance_scale, shard, offset,
+        bytes and the pixels' sha256; or some of these columns."""
+        file = self.folder / SAMPLES
+        try:
+            with file.filesystem.open_input_file(file.path) as handle:
+                return pq.read_table(handle, columns=columns)
+        except (OSError, pa.ArrowException) as error:
+            raise InputError(f"cannot read {file}: {error}; draw the samples again") from error
+
+    def batches(self, batch_size: int = 256) -> Iterator[Batch]:
+        """All samples in the manifest's order; indices are rows of the manifest."""
+        labels = self.manifest(["class"])["class"].to_numpy()
+        for start in range(0, len(self), batch_size):
+            rows = range(start, min(start + batch_size, len(self)))
+            here = torch.from_numpy(labels[rows.start : rows.stop].copy())
+            yield Batch(
+                images=torch.from_numpy(self.images(rows)),
+                labels=None if self.info.classes is None else here,
+                indices=torch.arange(rows.start, rows.stop),
+                valid=torch.ones(len(rows), dtype=torch.bool),
+                keys=tuple(f"row {row}" for row in rows),
+            )
+
+    def images(self, rows: Sequence[int]) -> Pixels:
+        """The images (N,C,H,W) uint8 of these rows of the manifest, compared with their digests.
+
+        Raises:
+            InputError: a shard is missing or damaged.
+        """
+        table = self._places.take(pa.array(rows, pa.int64()))
+        columns = (table[name].to_pylist() for name in ("shard", "offset", "bytes", "sha256"))
+        wanted = [_Wanted(*fields) for fields in zip(range(len(rows)), *columns, strict=True)]
+        images = np.empty((len(rows), *self.info.shape), np.uint8)
+        read = self._from_tar if self.info.container == "tar" else self._from_parquet
+        with ThreadPoolExecutor(_PARALLEL_READS) as pool:
+            for group, encoded in pool.map(read, _together(wanted, self.info.container)):
+                for one, data in zip(group, encoded, strict=True):
+                    images[one.place] = self._decoded(one, data)
+        return images
+
+    @cached_property
+    def _places(self) -> pa.Table:
+        return self.manifest(["shard", "offset", "bytes", "sha256"])
+
+    def _from_tar(self, group: list[_Wanted]) -> tuple[list[_Wanted], list[bytes]]:
+        """The encoded images of samples that lie together, by one read."""
+        shard, first = group[0].shard, group[0].offset
+        data = self._read(shard, first, group[-1].offset + group[-1].bytes - first)
+        encoded = []
+        for one in group:
+            begin = one.offset - first
+            records = plain_samples(data[begin : begin + one.bytes], shard)
+            if records is None or len(records) != 1:
+                raise InputError(f"{self.folder}/{shard} is damaged at byte {one.offset}")
+            encoded.append(records[0].fields[self.info.encoding])
+        return group, encoded
+
+    def _from_parquet(self, group: list[_Wanted]) -> tuple[list[_Wanted], list[bytes]]:
+        row = next(row for row in self.shards if row.shard == group[0].shard)
+        file = io.BytesIO(self._read(row.shard, 0, row.bytes))
+        images = pq.read_table(file, columns=["image"])["image"]
+        return group, [images[one.offset].as_py() for one in group]
+
+    def _read(self, shard: str, offset: int, length: int) -> bytes:
+        try:
+            return (self.folder / shard).read_range(offset, length)
+        except OSError as error:
+            raise InputError(f"cannot read {self.folder}/{shard}: {error}") from error
+
+    def _decoded(self, one: _Wanted, data: bytes) -> Pixels:
+        place = f"{self.folder}/{one.shard}@{one.offset}"
+        try:
+            image = decode_image(data, self.info.shape)
+        except SampleError as error:
+            raise InputError(f"{place}: {error}; draw the samples again") from error
+        if hashlib.sha256(image.tobytes()).hexdigest() != one.sha256:
+            raise InputError(f"{place}: the pixels are not those of the manifest (SHA-256)")
+        return image
 
 
-def plan_shards(config: SampleConfig, card: ModelCard) -> list[ShardTask]:
-    """Cut the wanted samples into shards.
+def open_sample_set(url_or_path: str) -> SampleSet:
+    """Open a finished set, after the checks that need no shard to be read.
 
     Raises:
-        InputError: as `wanted_classes` and `check_walk`.
+        InputError: there is none, it is no set of samples, or shards are missing or cut short.
     """
-    check_walk(config, card)
-    total = config.per_class * len(wanted_classes(config, card) or (None,))
-    starts = range(0, total, config.samples_per_shard)
-    return [
-        ShardTask(f"shard-{number:06d}.tar", start, min(start + config.samples_per_shard, total))
-        for number, start in enumerate(starts)
-    ]
-
-
-def check_walk(config: SampleConfig, card: ModelCard) -> None:
-    """Refuse what needs one γ for all pixels of a schedule that has one for each.
-
-    Raises:
-        InputError: a second-order sampler, another grid than t, an interval of guidance.
-    """
-    if not card.model.schedule.per_pixel:
-        return
-    wrong = [
-        text
-        for text, asked in (
-            (f"sampler={config.sampler}", config.sampler in ("dpmpp_2m", "heun")),
-            (f"grid={config.grid}", config.grid != "t"),
-            ("gamma_interval", config.gamma_interval is not None),
-        )
-        if asked
-    ]
+    folder = open_storage(url_or_path)
+    info = read_info(folder)
+    if (folder / SAMPLES).size() is None:
+        raise InputError(f"{folder} has no {SAMPLES}: it was not made by jobs.sample")
+    if info.container == "tar":
+        return SampleSet(folder, info, open_dataset(url_or_path).rows)
+    rows = read_manifest(folder, info)
+    sizes = folder.sizes([row.shard for row in rows])
+    wrong = [row.shard for row, size in zip(rows, sizes, strict=True) if size != row.bytes]
     if wrong:
-        raise InputError(
-            f"{', '.join(wrong)}: this takes one γ for all pixels, and "
-            f"the schedule of {config.model} ({card.model.schedule.kind}) has one for each; take "
-            "sampler=ancestral, ddim or pc, grid=t and no gamma_interval"
+        raise InputError(f"{folder}: shards {wrong[:5]} are missing or cut short; restore them")
+    return SampleSet(folder, info, rows)
+
+
+def _together(wanted: list[_Wanted], container: str) -> list[list[_Wanted]]:
+    """Samples in groups that one read fetches: neighbours in a tar, all of a Parquet file."""
+    groups: list[list[_Wanted]] = []
+    for one in sorted(wanted, key=lambda one: (one.shard, one.offset)):
+        last = groups[-1][-1] if groups else None
+        near = (
+            last is not None
+            and last.shard == one.shard
+            and (container == "parquet" or one.offset - last.offset - last.bytes < _GAP_BYTES)
         )
+        if near:
+            groups[-1].append(one)
+        else:
+            groups.append([one])
+    return groups
 
 
-def wanted_classes(config: SampleConfig, card: ModelCard) -> tuple[int, ...] | None:
-    """The classes to draw from, or None for an unconditional model.
-
-    Raises:
-        InputError: guidance or classes asked of a model without labels, guidance of one that
-            never saw the null condition, or an unknown class.
-    """
-    if not card.model.conditional or card.classes is None:
-        if config.classes is not None or config.guidance_scale != 1.0:
-            raise InputError(
-                f"model {config.model} knows no classes; leave classes out and guidance_scale at 1"
-            )
-        return None
-    if config.guidance_scale != 1.0 and card.model.drop_label == 0.0:
-        raise InputError(
-            f"model {config.model} was trained with drop_label 0, so it never learned to do "
-            "without a label, which guidance needs; leave guidance_scale at 1"
-        )
-    classes = tuple(range(card.classes)) if config.classes is None else config.classes
-    wrong = [label for label in classes if not 0 <= label < card.classes]
-    if wrong or not classes or len(set(classes)) != len(classes):
-        raise InputError(
-            f"classes={list(classes)}: give distinct numbers from 0 to {card.classes - 1}"
-        )
-    return classes
+def rows_by_class(samples: SampleSet, most: int) -> dict[int, list[int]]:
+    """The first `most` rows of each class, by class; of -1 in a set without classes."""
+    labels = samples.manifest(["class"])["class"].to_numpy()
+    order = np.argsort(labels, kind="stable")
+    present, starts = np.unique(labels[order], return_index=True)
+    ends = [*starts[1:].tolist(), len(order)]
+    return {
+        int(label): order[start : min(start + most, end)].tolist()
+        for label, start, end in zip(present, starts.tolist(), ends, strict=True)
+    }
 
 
-def plan_identity(config: SampleConfig, card: ModelCard) -> Identity:
-    """What the shards depend on; a run with the same identity continues the same set."""
-    asked = config.model_dump(mode="json", exclude=FREE_FIELDS)
-    asked["classes"] = wanted_classes(config, card)
-    return card.identity | flatten(asked)
-
-
-def open_output(output: Location, identity: Identity, *, overwrite: bool) -> bool:
-    """Claim the output folder for this plan; return whether the set is finished already.
-
-    With `overwrite`, samples of another plan are deleted; anything else never is.
-
-    Raises:
-        InputError: the folder holds another plan or something else.
-    """
-    plan = output / PLAN
-    if plan.size() is None:
-        if output.files() or output.folders():
-            raise InputError(
-                f"{output} is not empty and holds no sample set; choose another output"
-            )
-    elif not (changed := _changes(plan, identity)):
-        return (output / DATASET).size() is not None
-    elif overwrite:
-        _clear(output)
-    else:
-        raise InputError(
-            f"{output} holds samples of another request; choose another output or set "
-            "overwrite=true:\n  " + "\n  ".join(changed)
-        )
-    plan.write_bytes(json.dumps(identity, indent=2, sort_keys=True).encode())
-    return False
-
-
-def _changes(plan: Location, identity: Identity) -> list[str]:
-    try:
-        before: Identity = json.loads(plan.read_bytes())
-    except ValueError as error:
-        raise InputError(f"{plan} is damaged ({error}); choose another output") from None
-    return [
-        f"{key}: {before.get(key)!r} there, {identity.get(key)!r} now"
-        for key in sorted(before.keys() | identity.keys())
-        if before.get(key) != identity.get(key)
-    ]
-
-
-def _clear(output: Location) -> None:
-    """Delete all but the plan: `dataset.json` first, so that no reader sees half a set."""
-    (output / DATASET).delete()
-    for name in output.files(recursive=True):
-        if name != PLAN:
-            (output / name).delete()
-
-
-def keep_row(output: Location, row: ShardRow) -> None:
-    """Record that a shard is done."""
-    (output / ROWS / f"{row.shard}.json").write_bytes(json.dumps(asdict(row)).encode())
-
-
-def finished_rows(output: Location) -> dict[str, ShardRow]:
-    """The shards that are done and still whole, by name."""
-    rows = {}
-    for name in (output / ROWS).files():
-        if is_temporary(name):  # of a job that was killed while it wrote
-            continue
-        row = _row((output / ROWS / name).read_bytes())
-        if (output / row.shard).size() == row.bytes:
-            rows[row.shard] = row
-    return rows
-
-
-def _row(data: bytes) -> ShardRow:
-    fields: dict[str, Any] = json.loads(data)
-    counts = tuple((int(label), int(count)) for label, count in fields.pop("label_counts"))
-    blocks = tuple(Block(*block) for block in fields.pop("blocks"))
-    return ShardRow(**fields, label_counts=counts, blocks=blocks)
-
-
-def finish_samples(
-    output: Location, tasks: list[ShardTask], identity: Identity, card: ModelCard
-) -> DatasetInfo:
-    """Write the manifest and `dataset.json`: from here on the set exists for readers.
-
-    Raises:
-        RuntimeError: a shard of the plan is not there.
-    """
-    rows = finished_rows(output)
-    if lost := [task.shard for task in tasks if task.shard not in rows]:
-        raise RuntimeError(f"{output}: shards {lost} were not written; run the job again")
-    for name in output.files():
-        if is_temporary(name):  # of a job that was killed while it wrote
-            (output / name).delete()
-    labelled = card.model.conditional and card.classes is not None
-    info = DatasetInfo(
-        split="samples",
-        shape=card.shape,
-        classes=card.classes if labelled else None,
-        class_names=card.class_names if labelled else (),
-        levels=card.levels,
-        encoding="png",
-        source=f"{card.run} after step {card.step}, weights {card.weights_sha256}",
-        recipe=hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest(),
-    )
-    return finish_dataset(output, [rows[task.shard] for task in tasks], info)
+def class_name(samples: SampleSet, label: int) -> str:
+    """The name of a class."""
+    return "samples" if label == NO_LABEL else samples.info.class_names[label]

@@ -1,0 +1,240 @@
+"""A request for samples that has passed its checks: its rows, its shards and its identity."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.config.sample import SampleConfig
+from pipeline.errors import InputError
+from pipeline.metrics import Scalar, flatten
+from pipeline.model.export import ModelCard, load_model
+from pipeline.model.schedule_record import schedule_digest
+from pipeline.sampling.encode import SUFFIX
+from pipeline.sampling.guide import Guide, load_guide
+from pipeline.sampling.nfe import function_evaluations
+from pipeline.sampling.output_folder import REQUESTS, Identity
+from pipeline.sampling.requests import digest, read_requests
+from pipeline.sampling.rows import ClassTurns, HeldRows, StoredRows
+from pipeline.storage import Location, open_storage
+from pipeline.training.checkpoint_record import newest_model
+from vdm_core import VDM
+from vdm_core.labels import NO_LABEL
+
+FREE_FIELDS = {
+    "root", "model", "output", "requests", "guide", "sweep", "batch_size", "pool", "overwrite",
+    "grid_columns", "class_grid_images",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """What is drawn from: a model whose weights match their digest, and its guide."""
+
+    place: Location
+    vdm: VDM
+    card: ModelCard
+    guide: Guide | None
+
+    @property
+    def schedule_sha256(self) -> str:
+        """The digest of its noise schedule."""
+        return schedule_digest(self.card.model.schedule.kind, self.vdm.state_dict())
+
+    @property
+    def classes(self) -> int | None:
+        """How many classes labels may be of: the model's, or else its classifier's."""
+        if self.card.model.conditional and self.card.classes is not None:
+            return self.card.classes
+        return None if self.guide is None else self.guide.classes
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """Rows [start, stop) of a set, to be written as one shard."""
+
+    cell: int  # which of the job's sets
+    shard: str
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class SetPlan:
+    """A sample set that can be drawn as asked."""
+
+    config: SampleConfig
+    output: Location
+    model: LoadedModel
+    rows: ClassTurns | HeldRows
+    class_counts: Mapping[int, int]
+
+    def tasks(self, cell: int = 0) -> list[ShardTask]:
+        """The rows cut into shards."""
+        size, total, suffix = self.config.samples_per_shard, self.rows.total, SUFFIX
+        return [
+            ShardTask(cell, f"shard-{number:06d}.{suffix[self.config.format]}", start, stop)
+            for number, start in enumerate(range(0, total, size))
+            for stop in [min(start + size, total)]
+        ]
+
+    @property
+    def stored_rows(self) -> ClassTurns | StoredRows:
+        """The rows as actors find them."""
+        if isinstance(self.rows, ClassTurns):
+            return self.rows
+        group_rows = self.config.samples_per_shard
+        return StoredRows(self.output / REQUESTS, self.rows.total, group_rows)
+
+    @property
+    def identity(self) -> Identity:
+        """What the shards depend on; a job with the same identity continues the same set."""
+        asked = self.config.model_dump(mode="json", exclude=FREE_FIELDS)
+        if self.config.per_class is not None:
+            asked["classes"] = sorted(self.class_counts) or None
+        if isinstance(self.rows, HeldRows):
+            asked["requests_sha256"] = digest(self.rows)
+        if self.model.guide is not None:
+            asked["guide_weights_sha256"] = self.model.guide.weights_sha256
+        return self.model.card.identity | flatten(asked)
+
+    @property
+    def provenance(self) -> dict[str, Scalar]:
+        """How the images were made, for `dataset.json`."""
+        config, card, guide = self.config, self.model.card, self.model.guide
+        return {
+            "model_run": card.run,
+            "model_step": card.step,
+            "model_sha256": card.weights_sha256,
+            "schedule_sha256": self.model.schedule_sha256,
+            "sampler": config.sampler,
+            "steps": config.steps,
+            "grid": config.grid,
+            "clip": config.clip,
+            "nfe": self.nfe,
+            "guidance": config.guidance,
+            "guidance_scale": None if config.requests else config.guidance_scale,
+            "gamma_interval": None if config.gamma_interval is None else str(config.gamma_interval),
+            "guide_sha256": None if guide is None else guide.weights_sha256,
+            "seed": None if config.requests else config.seed,
+        }
+
+    @property
+    def nfe(self) -> int:
+        """Network evaluations of the sample that is guided the most."""
+        scales = self.rows.columns.scales if isinstance(self.rows, HeldRows) else [self.rows.scale]
+        furthest = max(scales, key=lambda scale: abs(scale - self.config.unguided_scale))
+        return function_evaluations(self.config, self.model.vdm, self.model.card, float(furthest))
+
+
+def load_for(config: SampleConfig) -> LoadedModel:
+    """The model of `config` and the guide of its guidance.
+
+    Raises:
+        InputError: one is missing, damaged, or does not belong to the other.
+    """
+    place = newest_model(open_storage(config.path(config.model)))
+    vdm, card = load_model(place)
+    return LoadedModel(place, vdm, card, load_guide(config, vdm, card))
+
+
+def plan_set(config: SampleConfig, model: LoadedModel) -> SetPlan:
+    """See that `model` can do what is asked, and lay out its rows.
+
+    Raises:
+        InputError: classes, guidance or a way to walk that the model does not know, requests that
+            mean nothing, images that the encoding cannot hold.
+    """
+    check_walk(config, model.card)
+    if config.encoding == "webp" and model.card.shape[0] != 3:
+        raise InputError(
+            f"encoding=webp stores three channels, and images of {config.model} have "
+            f"{model.card.shape[0]}; take encoding=png"
+        )
+    rows = _rows(config, model)
+    _check_guidance(config, model.card, rows)
+    labels = _label_counts(rows)
+    return SetPlan(config, open_storage(config.path(config.output)), model, rows, labels)
+
+
+def _label_counts(rows: ClassTurns | HeldRows) -> dict[int, int]:
+    if isinstance(rows, ClassTurns):
+        return {label: count for label, count in rows.counts if label != NO_LABEL}
+    labels, counts = np.unique(rows.columns.labels, return_counts=True)
+    both = zip(labels.tolist(), counts.tolist(), strict=True)
+    return {label: count for label, count in both if label != NO_LABEL}
+
+
+def _rows(config: SampleConfig, model: LoadedModel) -> ClassTurns | HeldRows:
+    if config.requests is not None:
+        file = open_storage(config.path(config.requests))
+        return read_requests(
+            file,
+            classes=model.classes,
+            guidance_scale=config.guidance_scale,
+            seed=config.seed,
+        )
+    return ClassTurns(_counts(config, model.classes), config.seed, config.guidance_scale)
+
+
+def _counts(config: SampleConfig, known: int | None) -> tuple[tuple[int, int], ...]:
+    """(class, images) for each class wanted; (-1, images) for a model that knows none."""
+    asked = tuple(config.counts) if config.counts is not None else config.classes
+    if known is None:
+        if asked is not None or config.per_class is None:
+            raise InputError(
+                f"model {config.model} knows no classes; leave classes and counts out and give "
+                "per_class, the number of images in all"
+            )
+        return ((NO_LABEL, config.per_class),)
+    classes = tuple(range(known)) if asked is None else asked
+    wrong = [label for label in classes if not 0 <= label < known]
+    if wrong or not classes or len(set(classes)) != len(classes):
+        name = "classes" if config.counts is None else "counts of classes"
+        raise InputError(f"{name} {list(classes)}: give distinct numbers from 0 to {known - 1}")
+    if config.counts is not None:
+        return tuple(config.counts.items())
+    assert config.per_class is not None
+    return tuple((label, config.per_class) for label in classes)
+
+
+def _check_guidance(config: SampleConfig, card: ModelCard, rows: ClassTurns | HeldRows) -> None:
+    """Refuse classifier-free guidance of a model that has nothing to be free of."""
+    scales = rows.columns.scales if isinstance(rows, HeldRows) else np.array([rows.scale])
+    if config.guidance != "classifier_free" or bool((scales == 1.0).all()):
+        return
+    if not card.model.conditional or card.classes is None:
+        raise InputError(
+            f"model {config.model} knows no classes; leave guidance_scale at 1, or take "
+            "guidance=autoguidance or classifier"
+        )
+    if card.model.drop_label == 0.0:
+        raise InputError(
+            f"model {config.model} was trained with drop_label 0, so it never learned to do "
+            "without a label, which guidance needs; leave guidance_scale at 1"
+        )
+
+
+def check_walk(config: SampleConfig, card: ModelCard) -> None:
+    """Refuse what needs one γ for all pixels of a schedule that has one for each.
+
+    Raises:
+        InputError: a second-order sampler, another grid than t, an interval of guidance.
+    """
+    if not card.model.schedule.per_pixel:
+        return
+    wrong = [
+        text
+        for text, asked in (
+            (f"sampler={config.sampler}", config.sampler in ("dpmpp_2m", "heun")),
+            (f"grid={config.grid}", config.grid != "t"),
+            ("gamma_interval", config.gamma_interval is not None),
+        )
+        if asked
+    ]
+    if wrong:
+        raise InputError(
+            f"{', '.join(wrong)}: this takes one γ for all pixels, and "
+            f"the schedule of {config.model} ({card.model.schedule.kind}) has one for each; take "
+            "sampler=ancestral, ddim or pc, grid=t and no gamma_interval"
+        )
