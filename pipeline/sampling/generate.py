@@ -22,7 +22,7 @@ from pipeline.data.writer import ShardSample
 from pipeline.errors import InputError
 from pipeline.model.export import load_model
 from pipeline.sampling.encode import encode_images, encode_samples
-from pipeline.sampling.guide import load_guide, make_guidance, one_or_each
+from pipeline.sampling.guide import load_guide, make_guidance
 from pipeline.sampling.memory import out_of_memory
 from pipeline.sampling.output_folder import PLAN, ROWS, plan_digest
 from pipeline.sampling.plan import ShardTask
@@ -133,8 +133,9 @@ class ShardGenerator:
 
     def _draw(self, config: SampleConfig, rows: PlannedRows) -> Tensor:
         """Images (N,C,H,W) uint8, on the device."""
-        ids, labels, seeds, scales = (torch.from_numpy(c).to(self.device) for c in rows)
-        scale = one_or_each(torch.from_numpy(rows.scales))
+        ids, labels, seeds, scales = (torch.tensor(c, device=self.device) for c in rows)
+        scale = float(rows.scales[0])
+        same = bool((rows.scales == scale).all())  # the cheaper form, and the usual one
         labelled = bool((rows.labels != NO_LABEL).any())
         return sample(
             self.vdm,
@@ -144,9 +145,7 @@ class ShardGenerator:
             steps=config.steps,
             sampler=config.sampler,
             grid=config.grid,
-            guidance=make_guidance(
-                config, scales if isinstance(scale, Tensor) else scale, self.guide
-            ),
+            guidance=make_guidance(config, scale if same else scales, self.guide),
             clip=config.clip,
             seed=seeds,
         )

@@ -7,7 +7,6 @@ noise-aware classifier of the same noise schedule (`pipeline.model.classifier_ex
 from dataclasses import dataclass
 from typing import assert_never
 
-import torch
 from torch import Tensor
 
 from pipeline.config.sample import SampleConfig
@@ -89,9 +88,3 @@ def make_guidance(
             return Classifier(network, scale, interval)
         case _:
             assert_never(config.guidance)
-
-
-def one_or_each(scales: Tensor) -> float | Tensor:
-    """Scales (B,) as one number where they are all the same: the cheaper form."""
-    first = float(scales[0])
-    return first if bool((scales == first).all()) else scales.to(torch.float32)

@@ -17,6 +17,7 @@ PRESETS = Path(__file__).resolve().parents[3] / "jobs/presets"
 SCHEMAS: dict[str, type[ConfigModel]] = {
     "prepare": PrepareConfig,
     "sample": SampleConfig,
+    "sweep": SampleConfig,
     "evaluate": EvaluateConfig,
 }
 BASE = [

@@ -17,6 +17,9 @@ EVALUATE = ["model=m", "data=d"]
         "guidance_scale=nan", "guidance_scale=.inf", "guidance_scale=-1", "steps=0", "per_class=0",
         "batch_size=0", "samples_per_shard=0", "seed=-1", "sampler=euler", "pool.actors=0",
         "pool.cpus_per_actor=0", "pool.gpus_per_actor=-1", "clip=hard", "grid=sigma",
+        "pool.min_actors=0", "format=zip", "encoding=jpg", "guidance=strong", "counts={0: 0}",
+        "class_grid_images=-1", "sweep.steps=[0]", "sweep.guidance_scales=[.nan]",
+        "sweep.samplers=[euler]", "sweep={}",
     ],
 )  # fmt: skip
 def test_an_impossible_sampling_request_is_refused_by_name(wrong):
@@ -33,6 +36,25 @@ def test_an_interval_of_guidance_is_not_empty_and_has_guidance(interval, scale, 
         load_config(
             SampleConfig, [], [*SAMPLE, f"gamma_interval={interval}", f"guidance_scale={scale}"]
         )
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ([], "given: none"),
+        (["per_class=2", "counts={0: 1}"], "given: per_class, counts"),
+        (["per_class=2", "requests=r.parquet"], "given: per_class, requests"),
+        (["requests=r.parquet", "classes=[0]"], "leave it out with requests"),
+        (["counts={}"], "counts is empty"),
+        (["per_class=2", "guidance=autoguidance"], "takes a guide"),
+        (["per_class=2", "pool.min_actors=2"], r"min_actors \(2\) is above actors \(1\)"),
+        (["per_class=2", "sweep.steps=[4, 4]"], r"steps \[4, 4\] names one twice"),
+        (["per_class=2", "guide=runs/weak"], "guide is for guidance=autoguidance or classifier"),
+    ],
+)
+def test_what_contradicts_itself_is_refused_with_a_reason(asked, message):
+    with pytest.raises(InputError, match=message):
+        load_config(SampleConfig, [], ["model=m", "output=o", *asked])
 
 
 @pytest.mark.parametrize(

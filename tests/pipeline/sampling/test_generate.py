@@ -1,98 +1,62 @@
-"""Shards of samples: functions of model, sample ids and settings, readable by everyone.
+"""Shards of samples: functions of model, rows and settings, whoever draws them and in what order.
 
 The actor's class is called directly; how actors share the work is tested with a real cluster.
 """
 
-import gc
-import hashlib
-from collections.abc import Callable
+import logging
+import resource
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
-import webdataset
 
-from pipeline.config.model import DownsamplingUNetConfig, ModelConfig
-from pipeline.config.sample import SampleConfig
-from pipeline.data.dataset import ShardedDataset, open_dataset
-from pipeline.data.decode import decode_image
-from pipeline.data.stream import iterate_once
+from pipeline.data.dataset import open_dataset
 from pipeline.errors import InputError
-from pipeline.model.build import build_vdm
-from pipeline.model.export import WEIGHTS, ModelCard, export_bytes, load_card
+from pipeline.model.export import WEIGHTS
+from pipeline.sampling.draw import Claimed
 from pipeline.sampling.generate import ShardGenerator
-from pipeline.sampling.sample_set import finish_samples, plan_identity, plan_shards
-from pipeline.storage import open_storage
+from pipeline.sampling.output_folder import PLAN
+from pipeline.sampling.plan import load_for, plan_set
+from pipeline.sampling.sample_set import SampleSet
 
-SHAPE, CLASSES = (1, 8, 8), 3
-NETWORK = DownsamplingUNetConfig(kind="downsampling_unet", width=8, multipliers=(1, 2), blocks=1)
-Draw = Callable[..., ShardedDataset]
-
-
-def export(folder: Path, seed: int = 0, **model) -> str:
-    """A model with random weights, its last layer too, so that noise, time and label all matter."""
-    config = ModelConfig(network=NETWORK, **model)
-    vdm = build_vdm(config, SHAPE, CLASSES, seed=seed, levels=256)
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        for parameter in vdm.network.parameters():
-            parameter += 0.1 * torch.randn_like(parameter)
-    card = ModelCard(
-        model=config, shape=SHAPE, levels=256, classes=CLASSES, class_names=("a", "b", "c"),
-        step=1, run="toy", mlflow_run_id=None, dataset_digest="",
-    )  # fmt: skip
-    for name, data in export_bytes(vdm.state_dict(), card).items():
-        (open_storage(str(folder)) / name).write_bytes(data)
-    return str(folder)
+CLASSES = 3
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> str:
-    return export(tmp_path_factory.mktemp("model"))
+def pixels(samples: SampleSet) -> np.ndarray:
+    """(N,C,H,W) of the whole set."""
+    return samples.images(range(len(samples)))
 
 
-@pytest.fixture
-def draw(tmp_path: Path, model: str) -> Draw:
-    """draw("name", setting=…): draw a whole set as the job would, with one actor."""
-
-    def samples(name: str, model: str = model, reverse: bool = False, **changes) -> ShardedDataset:
-        asked = {"per_class": 5, "steps": 3, "guidance_scale": 2.0, "samples_per_shard": 6}
-        config = SampleConfig(model=model, output=name, root=str(tmp_path), **(asked | changes))
-        card, output = load_card(open_storage(model)), open_storage(str(tmp_path / name))
-        tasks, generator = plan_shards(config, card), ShardGenerator(config, model)
-        for task in reversed(tasks) if reverse else tasks:
-            assert generator(asdict(task)) == [
-                {"shard": task.shard, "samples": task.stop - task.start}
-            ]
-        finish_samples(output, tasks, plan_identity(config, card), card)
-        return open_dataset(output.url)
-
-    return samples
+def column(samples: SampleSet, name: str) -> list:
+    return samples.manifest([name])[name].to_pylist()
 
 
-def contents(dataset: ShardedDataset) -> tuple[torch.Tensor, list[int] | None, list[str]]:
-    """Pixels, labels and keys of the whole set, through our own stream."""
-    (batch,) = iterate_once(dataset, batch_size=dataset.info.samples)
-    keys = [key.rpartition("/")[2] for key in batch.keys]
-    return batch.images, None if batch.labels is None else batch.labels.tolist(), keys
+def digests(samples: SampleSet) -> list[str]:
+    return [row.sha256 for row in samples.shards]
 
 
-def digests(dataset: ShardedDataset) -> list[str]:
-    return [row.sha256 for row in dataset.rows]
+def generator_of(config):
+    plan = plan_set(config, load_for(config))
+    claimed = Claimed(plan, 0)
+    return claimed, ShardGenerator([claimed.cell()], plan.model.place.url)
 
 
 def test_every_class_has_its_number_of_images_and_every_shard_all_classes(draw):
-    dataset = draw("s", per_class=6)
-    assert dataset.label_counts == (6, 6, 6)
-    assert all(len(row.label_counts) == CLASSES for row in dataset.rows)
-    assert dataset.info.class_names == ("a", "b", "c")
+    samples = draw("s", per_class=6)
+    assert column(samples, "class") == [0, 1, 2] * 6
+    assert all(len(row.label_counts) == CLASSES for row in samples.shards)
+    assert samples.info.class_names == ("a", "b", "c")
 
 
-def test_only_the_wanted_classes_are_drawn(draw):
-    dataset = draw("s", classes=(2, 0), per_class=4)
-    assert dataset.label_counts == (4, 0, 4)
+def test_only_the_wanted_classes_are_drawn_in_the_wanted_numbers(draw):
+    assert column(draw("s", classes=(2, 0), per_class=3), "class") == [2, 0, 2, 0, 2, 0]
+    counts = draw("t", counts={1: 4, 0: 1})
+    assert sorted(column(counts, "class")) == [0, 1, 1, 1, 1]
 
 
 def test_shards_are_byte_for_byte_the_same_in_any_order_of_making(draw):
@@ -102,20 +66,20 @@ def test_shards_are_byte_for_byte_the_same_in_any_order_of_making(draw):
 
 def test_batch_size_changes_neither_ids_nor_labels_nor_pixels(draw):
     """Up to the rounding of batched kernels: at most one level in a few pixels."""
-    images, labels, keys = contents(draw("s", batch_size=1))
+    first = draw("s", batch_size=1)
     for size in (4, 7, 64):
-        others, other_labels, other_keys = contents(draw(f"s{size}", batch_size=size))
-        assert (other_labels, other_keys) == (labels, keys)
-        difference = (others.int() - images.int()).abs()
+        other = draw(f"s{size}", batch_size=size)
+        assert column(other, "id") == column(first, "id")
+        assert column(other, "class") == column(first, "class")
+        difference = np.abs(pixels(other).astype(int) - pixels(first))
         assert difference.max() <= 1
-        assert (difference > 0).float().mean() < 0.05
+        assert (difference > 0).mean() < 0.05
 
 
 def test_a_sample_depends_on_its_id_and_not_on_its_shard(draw):
-    images, labels, keys = contents(draw("s", samples_per_shard=6, batch_size=3))
-    others = contents(draw("t", samples_per_shard=15, batch_size=3))
-    assert torch.equal(others[0], images)
-    assert others[1:] == (labels, keys)
+    first = draw("s", samples_per_shard=6, batch_size=3)
+    other = draw("t", samples_per_shard=15, batch_size=3)
+    assert column(other, "sha256") == column(first, "sha256")
 
 
 @pytest.mark.parametrize(
@@ -131,55 +95,151 @@ def test_a_sample_depends_on_its_id_and_not_on_its_shard(draw):
     ],
 )
 def test_every_setting_reaches_the_pixels(draw, change):
-    assert not torch.equal(contents(draw("s", **change))[0], contents(draw("t"))[0])
+    assert column(draw("s", **change), "sha256") != column(draw("t"), "sha256")
 
 
 @pytest.mark.parametrize("kind", ["multivariate", "adaptive"])
-def test_a_schedule_with_a_gamma_for_each_pixel_is_sampled(draw, tmp_path, kind):
+def test_a_schedule_with_a_gamma_for_each_pixel_is_sampled(draw, tmp_path, export, kind):
     """A fresh one is a straight line at every pixel: its set is that of the linear schedule."""
-    model = export(tmp_path / "per pixel", schedule={"kind": kind})
-    images, labels, keys = contents(draw("s", model=model))
-    expected = contents(draw("t"))
-    assert (images.int() - expected[0].int()).abs().max() <= 1
-    assert (labels, keys) == expected[1:]
+    samples = draw("s", model=export(tmp_path / "per pixel", schedule={"kind": kind}))
+    difference = np.abs(pixels(samples).astype(int) - pixels(draw("t")))
+    assert difference.max() <= 1
 
 
 def test_labels_reach_the_pixels(draw):
     """The same ids drawn as another class give other images."""
-    assert not torch.equal(
-        contents(draw("s", classes=(0,)))[0], contents(draw("t", classes=(1,)))[0]
+    zero, one = draw("s", classes=(0,)), draw("t", classes=(1,))
+    assert column(zero, "id") == column(one, "id")
+    assert not set(column(zero, "sha256")) & set(column(one, "sha256"))
+
+
+def test_an_unconditional_model_gives_a_set_without_labels(draw, tmp_path, export):
+    plain = export(tmp_path / "plain", conditional=False)
+    samples = draw("s", model=plain, guidance_scale=1.0)
+    assert column(samples, "class") == [-1] * 5
+    assert (samples.info.classes, open_dataset(samples.folder.url).info.classes) == (None, None)
+
+
+def write_requests(file: Path, **columns) -> str:
+    pq.write_table(pa.table(columns), file)
+    return str(file)
+
+
+def test_each_request_is_drawn_with_its_own_id_class_scale_and_seed(draw, tmp_path):
+    """A row with the settings of a plain set's sample gives that sample, wherever it stands."""
+    file = write_requests(
+        tmp_path / "requests.parquet",
+        id=[4, 9, 2, 70_000_000_000],
+        **{"class": [1, 0, 2, 1]},
+        guidance_scale=[2.0, 1.0, 2.0, 3.5],
+        seed=[0, 5, 0, 2**62],
     )
+    samples = draw("s", requests=file, samples_per_shard=3, batch_size=2)
+    assert column(samples, "id") == [4, 9, 2, 70_000_000_000]
+    assert column(samples, "guidance_scale") == [2.0, 1.0, 2.0, 3.5]
+    assert column(samples, "seed") == [0, 5, 0, 2**62]
+    plain = pixels(draw("t")).astype(int)  # id k has class k mod 3, seed 0 and scale 2
+    mine = pixels(samples)
+    for row, number in ((0, 4), (2, 2)):
+        assert np.abs(mine[row] - plain[number]).max() <= 1
+    other = pixels(draw("u", guidance_scale=1.0, seed=5, per_class=4))
+    assert np.abs(mine[1].astype(int) - other[9]).max() <= 1
 
 
-def test_an_unconditional_model_gives_an_unlabelled_set(draw, tmp_path):
-    dataset = draw("s", model=export(tmp_path / "plain", conditional=False), guidance_scale=1.0)
-    images, labels, _ = contents(dataset)
-    assert (len(images), labels, dataset.info.classes) == (5, None, None)
+def test_requests_without_scale_and_seed_take_those_of_the_job(draw, tmp_path):
+    file = write_requests(tmp_path / "r.parquet", id=[0, 1, 2], **{"class": [0, 1, 2]})
+    samples = draw("s", requests=file, seed=7, guidance_scale=3.0)
+    plain = draw("t", per_class=1, seed=7, guidance_scale=3.0)
+    assert column(samples, "sha256") == column(plain, "sha256")
 
 
-@pytest.mark.filterwarnings(
-    # webdataset leaves its shards to the garbage collector
-    "ignore::pytest.PytestUnraisableExceptionWarning",
-    "ignore::ResourceWarning",
-)
-def test_plain_webdataset_reads_the_shards(draw, tmp_path):
-    """Any WebDataset reader finds key, PNG, class and provenance of each sample."""
-    images, labels, keys = contents(draw("s"))
-    shards = sorted(str(path) for path in (tmp_path / "s").glob("shard-*.tar"))
-    seen = list(webdataset.WebDataset(shards, shardshuffle=False))
-    gc.collect()
-    assert [sample["__key__"] for sample in seen] == keys == [f"{k:09d}" for k in range(15)]
-    assert [int(sample["cls"]) for sample in seen] == labels
-    pixels = np.stack([decode_image(sample["png"], SHAPE) for sample in seen])
-    assert np.array_equal(pixels, images.numpy())
-    assert seen[4]["json"] == b'{"guidance_scale": 2.0, "id": 4, "seed": 0}'
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated")
+def test_a_compiled_network_draws_the_same_images(draw):
+    """Up to rounding."""
+    difference = np.abs(pixels(draw("s")).astype(int) - pixels(draw("t", compile=True)))
+    assert difference.max() <= 1
 
 
-def test_tampered_weights_are_refused(draw, tmp_path):
+def test_tampered_weights_are_refused(draw, tmp_path, export):
     folder = Path(export(tmp_path / "m"))
     data = bytearray((folder / WEIGHTS).read_bytes())
     data[-1] ^= 1
     (folder / WEIGHTS).write_bytes(data)
-    assert hashlib.sha256(data).hexdigest() != load_card(open_storage(str(folder))).weights_sha256
     with pytest.raises(InputError, match="does not match the digest"):
         draw("s", model=str(folder))
+
+
+# Out of memory: a network that asks the real allocator for 2^50 bytes when a batch is too large.
+
+
+def limit_batches(generator: ShardGenerator, largest: int) -> None:
+    def hook(module, arguments):
+        if len(arguments[0]) > largest:
+            torch.empty(2**50, dtype=torch.uint8)
+
+    generator.vdm.network.register_forward_pre_hook(hook)
+
+
+def test_too_large_a_batch_is_halved_once_and_said_aloud(request_of, draw, caplog):
+    claimed, generator = generator_of(request_of("s", batch_size=6))
+    limit_batches(generator, 6)  # guided, so the network sees twice the batch
+    with caplog.at_level(logging.WARNING):
+        for task in claimed.missing:
+            generator(asdict(task))
+    assert [record.getMessage().split(" on ")[0] for record in caplog.records] == [
+        "out of memory at batch_size=6"
+    ]
+    assert "goes on with 3" in caplog.text
+    small = draw("t", batch_size=3)
+    names = [row.shard for row in small.shards]
+    mine = [(claimed.plan.output / name).read_bytes() for name in names]
+    assert mine == [(small.folder / name).read_bytes() for name in names]
+
+
+def test_out_of_memory_twice_is_an_error_that_names_both_sizes(request_of):
+    claimed, generator = generator_of(request_of("s", batch_size=6))
+    limit_batches(generator, 1)
+    with pytest.raises(InputError, match=r"batch_size=6, and again at 3, on CPU.*lower batch_size"):
+        generator(asdict(claimed.missing[0]))
+    assert not [name for name in claimed.plan.output.files() if name.startswith("shard")]
+
+
+def test_another_error_of_the_network_is_not_taken_for_memory(request_of):
+    claimed, generator = generator_of(request_of("s"))
+    generator.vdm.network.register_forward_pre_hook(lambda *_: torch.ones(2) @ torch.ones(3))
+    with pytest.raises(RuntimeError, match="size"):
+        generator(asdict(claimed.missing[0]))
+
+
+def test_an_actor_does_not_write_into_a_folder_that_another_job_has_taken(request_of):
+    claimed, generator = generator_of(request_of("s"))
+    (claimed.plan.output / PLAN).write_bytes(b'{"of": "another job"}')
+    with pytest.raises(InputError, match="another job has taken the folder"):
+        generator(asdict(claimed.missing[0]))
+    assert claimed.plan.output.files(recursive=True) == [PLAN]
+
+
+@pytest.fixture
+def full_disk():
+    """with full_disk(): no file of this process can grow beyond 4 KiB."""
+
+    @contextmanager
+    def limited():
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return limited
+
+
+def test_of_a_shard_that_the_disk_cannot_hold_nothing_is_visible(request_of, draw, full_disk):
+    """No shard, no row, no half a file; with room again the set is as if nothing had been."""
+    claimed, generator = generator_of(request_of("s"))
+    with full_disk(), pytest.raises(InputError, match=r"cannot write .* check free space"):
+        generator(asdict(claimed.missing[0]))
+    assert claimed.plan.output.files(recursive=True) == [PLAN]
+    assert digests(draw("s")) == digests(draw("t"))
