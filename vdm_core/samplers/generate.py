@@ -100,7 +100,7 @@ def sample_z_0(
     sampler: SamplerName | Sampler = "ancestral",
     grid: Grid = "t",
     guidance: Guidance | Sequence[Guidance] | None = None,
-    seed: int = 0,
+    seed: Seed = 0,
     clip: Literal["static", "dynamic"] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[Tensor, Tensor]:
