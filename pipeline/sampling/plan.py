@@ -6,15 +6,21 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.config.sample import SampleConfig
-from pipeline.errors import InputError
 from pipeline.metrics import Scalar, flatten
 from pipeline.model.export import ModelCard, load_model
 from pipeline.model.schedule_record import schedule_digest
+from pipeline.sampling.checks import (
+    asked_rows,
+    check_encoding,
+    check_guidance,
+    check_walk,
+    scales_of,
+)
 from pipeline.sampling.encode import SUFFIX
 from pipeline.sampling.guide import Guide, load_guide
 from pipeline.sampling.nfe import function_evaluations
 from pipeline.sampling.output_folder import REQUESTS, Identity
-from pipeline.sampling.requests import digest, read_requests
+from pipeline.sampling.requests import digest
 from pipeline.sampling.rows import ClassTurns, HeldRows, StoredRows
 from pipeline.storage import Location, open_storage
 from pipeline.training.checkpoint_record import newest_model
@@ -122,8 +128,8 @@ class SetPlan:
     @property
     def nfe(self) -> int:
         """Network evaluations of the sample that is guided the most."""
-        scales = self.rows.columns.scales if isinstance(self.rows, HeldRows) else [self.rows.scale]
-        furthest = max(scales, key=lambda scale: abs(scale - self.config.unguided_scale))
+        scales = scales_of(self.rows)
+        furthest = scales[np.argmax(np.abs(scales - self.config.unguided_scale))]
         return function_evaluations(self.config, self.model.vdm, self.model.card, float(furthest))
 
 
@@ -146,13 +152,9 @@ def plan_set(config: SampleConfig, model: LoadedModel) -> SetPlan:
             mean nothing, images that the encoding cannot hold.
     """
     check_walk(config, model.card)
-    if config.encoding == "webp" and model.card.shape[0] != 3:
-        raise InputError(
-            f"encoding=webp stores three channels, and images of {config.model} have "
-            f"{model.card.shape[0]}; take encoding=png"
-        )
-    rows = _rows(config, model)
-    _check_guidance(config, model.card, rows)
+    check_encoding(config, model.card)
+    rows = asked_rows(config, model.classes)
+    check_guidance(config, model.card, rows)
     labels = _label_counts(rows)
     return SetPlan(config, open_storage(config.path(config.output)), model, rows, labels)
 
@@ -163,78 +165,3 @@ def _label_counts(rows: ClassTurns | HeldRows) -> dict[int, int]:
     labels, counts = np.unique(rows.columns.labels, return_counts=True)
     both = zip(labels.tolist(), counts.tolist(), strict=True)
     return {label: count for label, count in both if label != NO_LABEL}
-
-
-def _rows(config: SampleConfig, model: LoadedModel) -> ClassTurns | HeldRows:
-    if config.requests is not None:
-        file = open_storage(config.path(config.requests))
-        return read_requests(
-            file,
-            classes=model.classes,
-            guidance_scale=config.guidance_scale,
-            seed=config.seed,
-        )
-    return ClassTurns(_counts(config, model.classes), config.seed, config.guidance_scale)
-
-
-def _counts(config: SampleConfig, known: int | None) -> tuple[tuple[int, int], ...]:
-    """(class, images) for each class wanted; (-1, images) for a model that knows none."""
-    asked = tuple(config.counts) if config.counts is not None else config.classes
-    if known is None:
-        if asked is not None or config.per_class is None:
-            raise InputError(
-                f"model {config.model} knows no classes; leave classes and counts out and give "
-                "per_class, the number of images in all"
-            )
-        return ((NO_LABEL, config.per_class),)
-    classes = tuple(range(known)) if asked is None else asked
-    wrong = [label for label in classes if not 0 <= label < known]
-    if wrong or not classes or len(set(classes)) != len(classes):
-        name = "classes" if config.counts is None else "counts of classes"
-        raise InputError(f"{name} {list(classes)}: give distinct numbers from 0 to {known - 1}")
-    if config.counts is not None:
-        return tuple(config.counts.items())
-    assert config.per_class is not None
-    return tuple((label, config.per_class) for label in classes)
-
-
-def _check_guidance(config: SampleConfig, card: ModelCard, rows: ClassTurns | HeldRows) -> None:
-    """Refuse classifier-free guidance of a model that has nothing to be free of."""
-    scales = rows.columns.scales if isinstance(rows, HeldRows) else np.array([rows.scale])
-    if config.guidance != "classifier_free" or bool((scales == 1.0).all()):
-        return
-    if not card.model.conditional or card.classes is None:
-        raise InputError(
-            f"model {config.model} knows no classes; leave guidance_scale at 1, or take "
-            "guidance=autoguidance or classifier"
-        )
-    if card.model.drop_label == 0.0:
-        raise InputError(
-            f"model {config.model} was trained with drop_label 0, so it never learned to do "
-            "without a label, which guidance needs; leave guidance_scale at 1"
-        )
-
-
-def check_walk(config: SampleConfig, card: ModelCard) -> None:
-    """Refuse what needs one γ for all pixels of a schedule that has one for each.
-
-    Raises:
-        InputError: a second-order sampler, another grid than t, an interval of guidance.
-    """
-    if not card.model.schedule.per_pixel:
-        return
-    wrong = [
-        text
-        for text, asked in (
-            (f"sampler={config.sampler}", config.sampler in ("dpmpp_2m", "heun")),
-            (f"grid={config.grid}", config.grid != "t"),
-            ("gamma_interval", config.gamma_interval is not None),
-        )
-        if asked
-    ]
-    if wrong:
-        raise InputError(
-            f"{', '.join(wrong)}: this takes one γ for all pixels, and "
-            f"the schedule of {config.model} ({card.model.schedule.kind}) has one for each; take "
-            "sampler=ancestral, ddim or pc, grid=t and no gamma_interval"
-        )
