@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from pipeline.config.evaluate import EvaluateConfig
+from pipeline.config.gate import GateJobConfig
 from pipeline.config.load import load_config
 from pipeline.config.prepare import PrepareConfig
+from pipeline.config.quality import QualityConfig, TrainFeaturesConfig
 from pipeline.config.sample import SampleConfig
 from pipeline.config.train import TrainConfig
 
@@ -22,6 +24,9 @@ SCHEMAS = {
     "train": TrainConfig,
     "evaluate": EvaluateConfig,
     "sample": SampleConfig,
+    "features": TrainFeaturesConfig,
+    "quality": QualityConfig,
+    "gate": GateJobConfig,
 }
 
 

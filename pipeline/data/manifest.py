@@ -71,6 +71,7 @@ class DatasetInfo:
     provenance: Mapping[str, str | int | float | None] = field(default_factory=dict)  # if generated
     samples: int = 0
     manifest_sha256: str = ""
+    gate: Literal["passed", "failed"] | None = None  # of a sample set, by jobs.gate
     format_version: int = FORMAT_VERSION
 
 

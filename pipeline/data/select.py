@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config.data import SelectConfig, SplitConfig
-from pipeline.data.dataset import ShardedDataset
+from pipeline.data.dataset import ShardBlock, ShardedDataset
 from pipeline.data.sample_index import SampleIndex, sample_index
 from pipeline.errors import InputError
 
@@ -78,20 +78,42 @@ def _mixed(hashes: NDArray[np.uint64], seed: int) -> NDArray[np.uint64]:
     return z ^ (z >> np.uint64(31))
 
 
-def _masked(dataset: ShardedDataset, mask: Mask, index: SampleIndex) -> ShardedDataset:
+def thinned(dataset: ShardedDataset, count: int) -> tuple[ShardedDataset, NDArray[np.int64]]:
+    """At most `count` samples, evenly from the whole of `dataset`, and their places in it.
+
+    What the part has of each label is not counted.
+    """
+    total = dataset.info.samples
+    places = np.arange(min(count, total), dtype=np.int64) * total // min(count, total)
+    mask = np.zeros(total, np.bool_)
+    mask[places] = True
+    info = replace(dataset.info, samples=len(places))
+    return replace(dataset, info=info, blocks=_kept(dataset, mask), label_counts=()), places
+
+
+def _kept(dataset: ShardedDataset, mask: Mask) -> tuple[ShardBlock, ...]:
+    """The blocks with the masked of the samples that they have; without those that have none."""
     ends = np.cumsum(dataset.block_samples)
     rows = [np.flatnonzero(part) for part in np.split(mask, ends[:-1])]
-    blocks = tuple(
-        block._replace(kept=tuple(kept.tolist()))
+    return tuple(
+        block._replace(kept=tuple(_among(block, kept)))
         for block, kept in zip(dataset.blocks, rows, strict=True)
         if len(kept)
     )
+
+
+def _among(block: ShardBlock, rows: NDArray[np.int64]) -> list[int]:
+    """Rows among the samples used so far, as rows of the whole block."""
+    return [row if block.kept is None else block.kept[row] for row in rows.tolist()]
+
+
+def _masked(dataset: ShardedDataset, mask: Mask, index: SampleIndex) -> ShardedDataset:
     labels = index.labels[mask]
     counts = np.bincount(labels[labels >= 0], minlength=dataset.info.classes or 0).tolist()
     return replace(
         dataset,
         info=replace(dataset.info, samples=int(mask.sum())),
-        blocks=blocks,
+        blocks=_kept(dataset, mask),
         label_counts=tuple(counts) if dataset.info.classes else (),
     )
 

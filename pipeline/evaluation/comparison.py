@@ -13,6 +13,7 @@ from dataclasses import astuple, dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -138,27 +139,26 @@ def comparison_figure(rows: Sequence[Compared]) -> Figure:
     """Each model's figures ± 2 standard errors, and beside them the paired differences."""
     figures = list(dict.fromkeys(row.figure for row in rows))
     models = list(dict.fromkeys(row.name for row in rows))
-    height = 1.6 + 0.42 * len(models)
+    height = 1.4 + 0.35 * len(models)
     figure = Figure(figsize=(12, height * len(figures)), layout="constrained")
-    panels = figure.subplots(len(figures), 2, squeeze=False)
+    panels = figure.subplots(len(figures), 2, squeeze=False, sharey=True)
     for (left, right), name in zip(panels, figures, strict=True):
         some = [row for row in rows if row.figure == name]
-        names = [row.name for row in some]
-        style = {"fmt": "o", "color": _BLUE, "capsize": 3}
-        left.errorbar([r.mean for r in some], names, xerr=[2 * r.error for r in some], **style)
-        others = [r for r in some if r.difference is not None]
-        right.errorbar(
-            [r.difference for r in others],
-            [r.name for r in others],
-            xerr=[2 * (r.difference_error or 0.0) for r in others],
-            **style,
-        )
+        _points(left, [(row.mean, row.error) for row in some])
+        _points(right, [(row.difference or 0.0, row.difference_error or 0.0) for row in some])
         right.axvline(0, color="black", linestyle="--", linewidth=1)
-        left.set(title=f"{name} ± 2 standard errors", xlabel="bits/dim")
-        right.set(title=f"{name} minus that of {names[0]}, paired", xlabel="bits/dim")
-        for panel in (left, right):
-            panel.invert_yaxis()
-            panel.grid(color="#dddddd", linewidth=0.7)
-            panel.set_axisbelow(True)
-            panel.spines[["top", "right"]].set_visible(False)
+        left.set_title(f"{name} ± 2 standard errors", fontsize=11)
+        right.set_title("minus the first model's, paired by image", fontsize=11)
+        left.set_yticks(range(len(models)), models)
+        left.set_ylim(len(models) - 0.5, -0.5)
     return figure
+
+
+def _points(panel: Axes, values: Sequence[tuple[float, float]]) -> None:
+    """A point with twice its error for each model, from the top down."""
+    means, errors = [mean for mean, _ in values], [2 * error for _, error in values]
+    panel.errorbar(means, range(len(values)), xerr=errors, fmt="o", color=_BLUE, capsize=3)
+    panel.set_xlabel("bits/dim")
+    panel.grid(color="#dddddd", linewidth=0.7)
+    panel.set_axisbelow(True)
+    panel.spines[["top", "right"]].set_visible(False)

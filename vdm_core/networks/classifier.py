@@ -65,13 +65,17 @@ class NoiseAwareClassifier(nn.Module):
             z: (B, C, H, W) latent, float32 or float64, of any size.
             gamma: (B,) negative log-SNR, float32 or float64.
         """
+        logits: Tensor = self.out(self.features(z, gamma))
+        return logits.to(z.dtype)
+
+    def features(self, z: Tensor, gamma: Tensor) -> Tensor:
+        """What the logits are a linear map of: (B, widest level), in the network's dtype."""
         condition = self.conditioning(gamma)
         h = z.to(self.out.weight.dtype)
         for level in self.levels:
             h = level(h, condition)
         h = F.silu(self.norm_out(self.attention(h)))
-        logits: Tensor = self.out(h.mean(dim=(2, 3)))
-        return logits.to(z.dtype)
+        return h.mean(dim=(2, 3))
 
 
 class _Level(nn.Module):

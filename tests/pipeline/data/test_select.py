@@ -10,7 +10,7 @@ import pytest
 from pipeline.config.data import SelectConfig, SplitConfig
 from pipeline.data.dataset import ShardedDataset
 from pipeline.data.sample_index import SAMPLES, sample_index
-from pipeline.data.select import in_part, selected
+from pipeline.data.select import in_part, selected, thinned
 from pipeline.data.stream import TrainingStream, iterate_once
 from pipeline.errors import InputError
 
@@ -111,3 +111,15 @@ def test_impossible_choices_are_refused(
 ) -> None:
     with pytest.raises(InputError, match=message):
         selected(make_dataset([16]), select)
+
+
+def test_a_thinned_set_is_spread_evenly_over_the_whole_one(make_dataset: MakeDataset) -> None:
+    """Its samples are those at the places it names; of a part, too."""
+    whole = make_dataset([20, 17], block_samples=6)
+    for dataset in (whole, selected(whole, SelectConfig(labels=(0, 2)))):
+        all_keys = [key for batch in iterate_once(dataset, batch_size=5) for key in batch.keys]
+        thin, places = thinned(dataset, 7)
+        assert places.tolist() == [k * len(all_keys) // 7 for k in range(7)]
+        found = [key for batch in iterate_once(thin, batch_size=3) for key in batch.keys]
+        assert found == [all_keys[place] for place in places]
+    assert thinned(whole, 99)[0].info.samples == 37

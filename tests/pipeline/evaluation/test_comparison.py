@@ -75,7 +75,8 @@ def test_the_picture_has_the_means_and_the_paired_differences(models):
     rows = compare(models)
     left, right, *_ = comparison_figure(rows).axes
     assert list(left.lines[0].get_xdata()) == [rows[0].mean, rows[1].mean]
-    assert list(right.lines[0].get_xdata()) == [rows[1].difference]
+    assert list(right.lines[0].get_xdata()) == [0.0, rows[1].difference]
+    assert [text.get_text() for text in left.get_yticklabels()] == ["a", "b"]
 
 
 def test_other_images_are_not_compared(models):

@@ -1,0 +1,1 @@
+"""What samples are worth: distances between features, and the gate before publishing."""
