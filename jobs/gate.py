@@ -12,7 +12,7 @@ import sys
 
 from jobs.cli import run
 from pipeline.cluster.connect import connected
-from pipeline.config.gate import GateJobConfig
+from pipeline.config.quality import GateJobConfig
 from pipeline.quality.gate import GateReport, Plan, make_plan, mark, run_gate
 from pipeline.quality.gate_report import gate_figure, gate_text
 

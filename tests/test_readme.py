@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.config.evaluate import EvaluateConfig
-from pipeline.config.gate import GateJobConfig
 from pipeline.config.load import load_config
 from pipeline.config.prepare import PrepareConfig
-from pipeline.config.quality import QualityConfig, TrainFeaturesConfig
+from pipeline.config.quality import GateJobConfig, QualityConfig, TrainFeaturesConfig
 from pipeline.config.sample import SampleConfig
 from pipeline.config.train import TrainConfig
 

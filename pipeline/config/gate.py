@@ -1,10 +1,9 @@
-"""Configuration of `jobs.gate`: what a sample set has to be before it is published."""
+"""What a sample set has to be before it is published: the limits of `jobs.gate`."""
 
 from pydantic import Field, model_validator
 
-from pipeline.config.base import ConfigModel, JobConfig
-from pipeline.config.quality import FeaturesConfig, ImagesConfig
-from pipeline.config.sample import PoolConfig
+from pipeline.config.base import ConfigModel
+from pipeline.config.features import FeaturesConfig, ImagesConfig
 
 Share = float | None
 
@@ -50,17 +49,3 @@ class GateConfig(ConfigModel):
         if (self.frechet is None) != (self.features is None):
             raise ValueError("frechet is a distance of features: give both or neither")
         return self
-
-
-class GateJobConfig(JobConfig):
-    """Check a finished sample set and mark it as passed or failed."""
-
-    samples: str = Field(description="Folder or URL of the set.")
-    gate: GateConfig
-    work: str | None = Field(
-        None,
-        description="Folder for features and neighbours; null is the set's own gate/. Sets that "
-        "share one look at the training images once.",
-    )
-    batch_size: int = Field(250, gt=0, description="Images that are looked at together.")
-    pool: PoolConfig = PoolConfig()

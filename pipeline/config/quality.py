@@ -1,49 +1,12 @@
 """Configuration of `jobs.quality`, `jobs.gate` and `jobs.features`."""
 
-from typing import Annotated, Literal
-
 from pydantic import Field, model_validator
 
 from pipeline.config.base import ConfigModel, JobConfig
-from pipeline.config.data import SelectConfig, TransformConfig
+from pipeline.config.features import FeaturesConfig, ImagesConfig
+from pipeline.config.gate import GateConfig
 from pipeline.config.sample import PoolConfig
 from pipeline.model.classifier_export import ClassifierConfig
-
-
-class ClassifierFeatures(ConfigModel):
-    """Features of a classifier that was trained on the data (`jobs.features`)."""
-
-    kind: Literal["classifier"]
-    path: str = Field(description="Folder or URL of the classifier.")
-    gamma: float = Field(
-        -13.3, description="Noise level γ at which it is told that it sees; images get no noise."
-    )
-
-
-class InceptionFeatures(ConfigModel):
-    """The 2048 features of Inception v3 that FID is defined by (extra `quality`)."""
-
-    kind: Literal["inception"]
-    weights: str = Field(
-        description="File or URL (s3://, gs://, https://) of torch-fidelity's weights "
-        "(weights-inception-2015-12-05-…pth). Nothing is fetched from anywhere else."
-    )
-    sha256: str = Field(
-        pattern=r"^[0-9a-f]{64}$", description="Of the weights; others are refused."
-    )
-
-
-FeaturesConfig = Annotated[ClassifierFeatures | InceptionFeatures, Field(discriminator="kind")]
-
-
-class ImagesConfig(ConfigModel):
-    """A set of images: a split, or a finished sample set."""
-
-    path: str = Field(description="Folder or URL of a set by jobs.prepare or jobs.sample.")
-    select: SelectConfig = SelectConfig()
-    transform: TransformConfig = Field(
-        TransformConfig(), description="Of it, resize and the centre crop are done."
-    )
 
 
 class DistancesConfig(ConfigModel):
@@ -94,3 +57,17 @@ class TrainFeaturesConfig(JobConfig):
         if self.gamma_1 <= self.gamma_0:
             raise ValueError(f"gamma_1 ({self.gamma_1}) must be above gamma_0 ({self.gamma_0})")
         return self
+
+
+class GateJobConfig(JobConfig):
+    """Check a finished sample set and mark it as passed or failed."""
+
+    samples: str = Field(description="Folder or URL of the set.")
+    gate: GateConfig
+    work: str | None = Field(
+        None,
+        description="Folder for features and neighbours; null is the set's own gate/. Sets that "
+        "share one look at the training images once.",
+    )
+    batch_size: int = Field(250, gt=0, description="Images that are looked at together.")
+    pool: PoolConfig = PoolConfig()

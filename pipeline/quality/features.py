@@ -14,12 +14,8 @@ import torch
 from torch import Tensor
 
 from pipeline.cluster.kept_ranges import KeptRanges, Range, finish_ranges
-from pipeline.config.quality import (
-    ClassifierFeatures,
-    FeaturesConfig,
-    ImagesConfig,
-    QualityConfig,
-)
+from pipeline.config.features import ClassifierFeatures, FeaturesConfig, ImagesConfig
+from pipeline.config.quality import QualityConfig
 from pipeline.data.dataset import ShardedDataset, open_dataset
 from pipeline.data.select import selected
 from pipeline.data.stream import iterate_once
@@ -76,6 +72,11 @@ def check_images(config: FeaturesConfig, root: QualityConfig, images: ShardedDat
         InputError: names the set and both shapes.
     """
     if not isinstance(config, ClassifierFeatures):
+        if images.info.levels != 256 or images.info.shape[0] not in (1, 3):
+            raise InputError(
+                f"{images.folder} has images {images.info.shape} of {images.info.levels} levels, "
+                "and Inception sees 256 levels of grey or RGB; take features.kind=classifier"
+            )
         return
     card = load_classifier_card(open_storage(root.path(config.path)))
     if images.info.shape[0] != card.shape[0]:

@@ -6,14 +6,15 @@ dataset.json   gets "gate": "passed" or "failed"
 gate/          what was measured, kept so that a killed gate goes on
 """
 
+import logging
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from pipeline.cluster.submitted import check_submitted_paths
 from pipeline.config.base import ConfigModel
-from pipeline.config.gate import GateJobConfig
-from pipeline.config.quality import DistancesConfig, ImagesConfig, QualityConfig
+from pipeline.config.features import ImagesConfig
+from pipeline.config.quality import DistancesConfig, GateJobConfig, QualityConfig
 from pipeline.data.dataset import ShardedDataset, open_dataset
 from pipeline.data.manifest import DATASET, info_bytes
 from pipeline.data.transform import seen_shape
@@ -25,6 +26,7 @@ from pipeline.quality.pixels import pixel_counts
 from pipeline.storage import Location, open_storage
 
 WORK = "gate"
+log = logging.getLogger(__name__)
 CHECKS = (
     "class_imbalance",
     "duplicates",
@@ -162,7 +164,10 @@ def mark(samples: ShardedDataset, *, passed: bool) -> None:
 
 def _class_checks(plan: Plan) -> list[Check]:
     limit, counts = plan.config.gate.class_imbalance, np.array(plan.samples.label_counts)
-    if limit is None or not len(counts):
+    if limit is None:
+        return []
+    if not len(counts):
+        log.info("%s has no labels, so there are no classes to check", plan.config.samples)
         return []
     off = np.abs(counts / counts.mean() - 1)
     worst = int(off.argmax())

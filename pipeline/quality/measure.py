@@ -6,7 +6,8 @@ from torch import Tensor
 
 from pipeline.cluster.submitted import check_submitted_paths
 from pipeline.config.base import ConfigModel
-from pipeline.config.quality import ImagesConfig, QualityConfig
+from pipeline.config.features import ImagesConfig
+from pipeline.config.quality import QualityConfig
 from pipeline.data.dataset import ShardedDataset
 from pipeline.data.decode import Shape
 from pipeline.data.transform import seen_shape

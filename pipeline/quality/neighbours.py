@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.cluster.kept_ranges import KeptRanges, Range, finish_ranges
-from pipeline.config.gate import GateJobConfig
-from pipeline.config.quality import ImagesConfig
+from pipeline.config.features import ImagesConfig
+from pipeline.config.quality import GateJobConfig
 from pipeline.data.dataset import ShardedDataset, open_dataset
 from pipeline.data.select import selected, thinned
 from pipeline.data.stream import iterate_once

@@ -8,7 +8,7 @@ import pyarrow as pa
 import torch
 
 from pipeline.cluster.kept_ranges import KeptRanges, Range, finish_ranges
-from pipeline.config.gate import GateJobConfig
+from pipeline.config.quality import GateJobConfig
 from pipeline.data.dataset import open_dataset
 from pipeline.data.stream import iterate_once
 from pipeline.storage import Location

@@ -9,8 +9,7 @@ import pytest
 
 from jobs import features, gate, quality
 from jobs.cli import run
-from pipeline.config.gate import GateJobConfig
-from pipeline.config.quality import QualityConfig, TrainFeaturesConfig
+from pipeline.config.quality import GateJobConfig, QualityConfig, TrainFeaturesConfig
 from pipeline.data.dataset import open_dataset
 from pipeline.data.decode import encode_png
 from pipeline.data.manifest import DatasetInfo

@@ -19,7 +19,9 @@ from vdm_core.networks.classifier import NoiseAwareClassifier
 def write_set(tmp_path: Path) -> Callable[..., str]:
     """write_set(name, images (N,C,H,W) uint8, labels): a set of two shards; its path."""
 
-    def write(name: str, images: np.ndarray, labels: list[int] | None = None) -> str:
+    def write(
+        name: str, images: np.ndarray, labels: list[int] | None = None, levels: int = 256
+    ) -> str:
         folder = open_storage(str(tmp_path / name))
         samples = [
             ShardSample(f"{n:06d}", encode_png(image), "png", labels[n] if labels else None)
@@ -30,7 +32,8 @@ def write_set(tmp_path: Path) -> Callable[..., str]:
         rows = [write_shard(folder, f"s{k}.tar", p, block_samples=5) for k, p in enumerate(parts)]
         classes = max(labels) + 1 if labels else None
         names = tuple("abc"[:classes]) if classes else ()
-        finish_dataset(folder, rows, DatasetInfo(name, images.shape[1:], classes, names))
+        info = DatasetInfo(name, images.shape[1:], classes, names, levels)
+        finish_dataset(folder, rows, info)
         return folder.url
 
     return write

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from pipeline.cluster.kept_ranges import Range
-from pipeline.config.gate import GateJobConfig
-from pipeline.config.quality import ImagesConfig
+from pipeline.config.features import ImagesConfig
+from pipeline.config.quality import GateJobConfig
 from pipeline.quality.neighbours import NearestWorker
 from pipeline.quality.pixels import PixelWorker
 
