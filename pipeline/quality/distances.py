@@ -79,10 +79,11 @@ def _symmetric_root(matrix: Tensor) -> Tensor:
 
 
 class KernelDistance(NamedTuple):
-    """Mean over random subsets of the unbiased squared MMD, and the standard deviation of one."""
+    """Mean over subsets of the unbiased squared MMD, the deviation of one, and rows in a subset."""
 
     mean: float
     deviation: float
+    subset: int
 
 
 def kernel_distance(
@@ -100,7 +101,7 @@ def kernel_distance(
     found = [
         _squared_mmd(_some(one, size, rng), _some(other, size, rng)).item() for _ in range(subsets)
     ]
-    return KernelDistance(float(np.mean(found)), float(np.std(found)))
+    return KernelDistance(float(np.mean(found)), float(np.std(found)), size)
 
 
 def _some(features: Tensor, size: int, rng: np.random.Generator) -> Tensor:

@@ -41,6 +41,7 @@ def gate_figure(plan: Plan, evidence: NeighbourEvidence) -> Figure:
     left.axvline(evidence.near, color="black", linestyle="--", label=f"{quantile:.1%} of training")
     left.set(title="Nearest training image", xlabel="root mean square difference, levels")
     left.set(ylabel="density")
+    left.margins(y=0.3)  # room for the legend
     left.legend(frameon=False, fontsize=9)
     left.spines[["top", "right"]].set_visible(False)
     right.imshow(nearest_pairs(plan, evidence))

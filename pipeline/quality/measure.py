@@ -41,6 +41,7 @@ class SetQuality(ConfigModel):
     frechet: float
     kernel: float
     kernel_deviation: float  # of one subset's
+    kernel_subset: int  # images of each set in it
     precision: float
     recall: float
 
@@ -53,7 +54,6 @@ class QualityReport(ConfigModel):
     against: str
     against_images: int
     against_manifest_sha256: str
-    subset: int
     subsets: int
     neighbour: int
     neighbour_images: int
@@ -134,7 +134,6 @@ def measure(plan: Plan) -> QualityReport:
         against=config.path(config.against.path),
         against_images=plan.against.info.samples,
         against_manifest_sha256=plan.against.info.manifest_sha256,
-        subset=own.subset,
         subsets=own.subsets,
         neighbour=own.neighbour,
         neighbour_images=own.neighbour_images,
@@ -161,6 +160,7 @@ def _distances(
         frechet=frechet_distance(moments(found.parts()), data_moments),
         kernel=kernel.mean,
         kernel_deviation=kernel.deviation,
+        kernel_subset=kernel.subset,
         precision=share.precision,
         recall=share.recall,
     )

@@ -3,7 +3,7 @@
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipeline.quality.measure import QualityReport, SetQuality
+from pipeline.quality.measure import QualityReport
 
 _BLUE = "#2a6fb0"
 
@@ -23,7 +23,8 @@ def quality_table(report: QualityReport) -> str:
         "",
         f"Features: {names.network}, {report.dims} of them. Against {report.against_images:,} "
         f"images of {report.against}, data {report.against_manifest_sha256[:12]}. ± is the "
-        f"standard deviation of one of {report.subsets} subsets of {report.subset} images. "
+        f"standard deviation of one of {report.subsets} subsets (of "
+        f"{', '.join(f'{row.kernel_subset:,}' for row in report.sets)} images each). "
         f"Precision and recall: k = {report.neighbour}, at most {report.neighbour_images:,} images "
         "of each set. A Fréchet distance falls with the number of images: compare equal numbers.",
     ]
@@ -72,11 +73,6 @@ def set_labels(report: QualityReport) -> list[str]:
         if len(set(labels)) == len(labels):
             return labels
     return [row.path for row in report.sets]
-
-
-def line(report: QualityReport, row: SetQuality) -> str:
-    """One set's Fréchet distance in words."""
-    return f"{report.names.frechet} {row.frechet:.3f} ({report.names.network})"
 
 
 def _bars(

@@ -98,7 +98,7 @@ def test_kernel_distance_is_unbiased():
 def test_kernel_distance_of_a_small_set_takes_all_of_it():
     x, y = torch.tensor([[0.0], [2.0]]), torch.tensor([[1.0], [1.0], [1.0]])
     # k(x, x') = 1, k(y, y') = 8, the mean of k(x, y) = (1 + 27) / 2
-    assert kernel_distance(x, y, subset=99, subsets=3, seed=0) == (pytest.approx(1 + 8 - 28), 0)
+    assert kernel_distance(x, y, subset=99, subsets=3, seed=0) == (pytest.approx(1 + 8 - 28), 0, 2)
 
 
 def test_precision_and_recall_see_what_is_outside_and_what_is_missing():
