@@ -8,6 +8,8 @@ same lane. Pixels travel through shared memory that has no name and so cannot be
 from __future__ import annotations
 
 import gc
+import itertools
+import logging
 import signal
 import traceback
 import weakref
@@ -26,10 +28,12 @@ from pipeline.data.source import Cut, Decoded, Source
 
 _AHEAD = 3  # micro-batches that are ordered before they are asked for
 _WAIT_SECONDS = 5.0
+_REPLACEMENTS = 3  # in a row, without a micro-batch between them
+_log = logging.getLogger(__name__)
 
 
 class LoaderError(RuntimeError):
-    """A loader process ended by itself, or by an error that the data does not explain."""
+    """A loader process dies again and again, or of an error that the data does not explain."""
 
 
 def loaded(source: Source, cut: Cut, processes: int, *, held: int) -> Iterator[Decoded]:
@@ -38,7 +42,8 @@ def loaded(source: Source, cut: Cut, processes: int, *, held: int) -> Iterator[D
     The images are the shared memory itself, which is written again when nobody has a view of it
     any more. There is room for `held` batches in the hands of others; of more, copies are made.
 
-    Raises LoaderError if one of the processes dies or fails.
+    A process that dies is replaced by one that goes on with the same micro-batch. Raises
+    LoaderError if one of them fails, or dies and so do its replacements.
     """
     shared = torch.empty((_AHEAD + held, cut.micro_batch, *source.size), dtype=torch.uint8)
     shared.share_memory_()  # type: ignore[no-untyped-call]
@@ -81,37 +86,63 @@ class _Loader:
     def __init__(
         self, source: Source, cut: Cut, shared: Tensor, number: int, processes: int
     ) -> None:
+        self._arguments = source, cut, shared, number, processes
+        self._number = number
+        self._ordered = deque[int]()  # slots of the micro-batches that are yet to come
+        self._replacements = 0  # since the last micro-batch
+        self._start(0)
+
+    def order(self, slot: int) -> None:
+        """Have its rows of one more micro-batch written into `slot`."""
+        self._ordered.append(slot)
+        self._send(slot)
+
+    def part(self, batch: int) -> Rows:
+        """What it has to say about its rows of micro-batch `batch`."""
+        while True:
+            try:
+                answer = self._pipe.recv()
+            except (EOFError, OSError) as error:  # OSError: it died while it was writing
+                self._replace(batch, error)
+                continue
+            if isinstance(answer, str):
+                raise LoaderError(f"loader process {self._number} failed:\n{answer}")
+            self._ordered.popleft()
+            self._replacements = 0
+            return answer
+
+    def _start(self, batch: int) -> None:
         context = mp.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._number = number
         self._process = context.Process(
             target=_serve,
-            args=(source, cut, shared, number, processes, theirs),
-            name=f"loader-{number}",
+            args=(*self._arguments, batch, theirs),
+            name=f"loader-{self._number}",
             daemon=True,
         )
         self._process.start()
         theirs.close()
 
-    def order(self, slot: int) -> None:
-        """Have its rows of one more micro-batch written into `slot`."""
-        with suppress(BrokenPipeError, ConnectionResetError):  # it has died: `part` will say so
+    def _send(self, slot: int) -> None:
+        with suppress(BrokenPipeError, ConnectionResetError):  # it has died: `part` will see it
             self._pipe.send(slot)
 
-    def part(self, batch: int) -> Rows:
-        """What it has to say about its rows of micro-batch `batch`."""
-        try:
-            answer = self._pipe.recv()
-        except (EOFError, ConnectionResetError) as error:
-            self._process.join(_WAIT_SECONDS)
-            raise LoaderError(
-                f"loader process {self._number} (pid {self._process.pid}) ended with exit code "
-                f"{self._process.exitcode} before micro-batch {batch} was made; a negative code is "
-                "a signal, -9 often means that memory ran out: lower data.loader_workers"
-            ) from error
-        if isinstance(answer, str):
-            raise LoaderError(f"loader process {self._number} failed:\n{answer}")
-        return answer
+    def _replace(self, batch: int, error: Exception) -> None:
+        """Start another process at micro-batch `batch`, or raise after too many in vain."""
+        self._process.join(_WAIT_SECONDS)
+        told = (
+            f"loader process {self._number} (pid {self._process.pid}) ended with exit code "
+            f"{self._process.exitcode} before micro-batch {batch} was made; a negative code is "
+            "a signal, -9 often means that memory ran out: lower data.loader_workers"
+        )
+        if self._replacements == _REPLACEMENTS:
+            raise LoaderError(f"{told}; so did the {_REPLACEMENTS} that replaced it") from error
+        self._replacements += 1
+        _log.warning("%s; another takes its place", told)
+        self.end()
+        self._start(batch)
+        for slot in self._ordered:
+            self._send(slot)
 
     def end(self) -> None:
         """Close the pipe, on which the process ends; insist if it does not."""
@@ -124,24 +155,33 @@ class _Loader:
 
 
 def _serve(
-    source: Source, cut: Cut, shared: Tensor, number: int, processes: int, pipe: Connection
+    source: Source,
+    cut: Cut,
+    shared: Tensor,
+    number: int,
+    processes: int,
+    first: int,
+    pipe: Connection,
 ) -> None:
-    """Fill in rows `number`, `number` + `processes`, … until the training process hangs up."""
+    """Fill in rows `number`, `number` + `processes`, … of the micro-batches from `first` on.
+
+    Ends when the training process hangs up.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the training process decides when to end
     torch.set_num_threads(1)
     gc.freeze()  # the libraries' objects need not be looked through while samples come and go
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        for answer in _answers(source, cut, shared, slice(number, None, processes), pipe):
+        for answer in _answers(source, cut, shared, slice(number, None, processes), first, pipe):
             pipe.send(answer)
 
 
 def _answers(
-    source: Source, cut: Cut, shared: Tensor, own: slice, pipe: Connection
+    source: Source, cut: Cut, shared: Tensor, own: slice, first: int, pipe: Connection
 ) -> Iterator[Rows | str]:
     """The rows of each micro-batch, once it is ordered; at last an unforeseen error's text."""
     try:
         filler = source.open()
-        for indices in cut.micro_batches():
+        for indices in itertools.islice(cut.micro_batches(), first, None):
             yield filler.fill(shared[pipe.recv()].numpy()[own], indices[own])
     except (EOFError, ConnectionResetError):
         raise

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -76,16 +77,50 @@ def test_batches_that_are_let_go_make_room_for_others(make_dataset: MakeDataset)
     assert not multiprocessing.active_children()
 
 
-def test_a_killed_process_is_an_error_that_says_so(make_dataset: MakeDataset) -> None:
-    """Neither a hang nor a silent restart; the others end with it."""
-    beside = stream(make_dataset([20]), loader_workers=2)
+def kill(name: str) -> None:
+    """SIGKILL to the loader process of that name, if it is there just now."""
+    for process in multiprocessing.active_children():
+        if process.name == name and process.pid:
+            os.kill(process.pid, signal.SIGKILL)
+
+
+def test_a_killed_process_is_replaced_and_the_sequence_goes_on(
+    make_dataset: MakeDataset, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Every sample comes once and in order, as in the training process itself."""
+    dataset = make_dataset([20])
+    here, beside = iter(stream(dataset)), stream(dataset, loader_workers=2, prefetch=0)
     batches = iter(beside)
-    next(batches)
-    (victim,) = (p for p in multiprocessing.active_children() if p.name == "loader-1")
-    assert victim.pid
-    os.kill(victim.pid, signal.SIGKILL)
-    with pytest.raises(LoaderError, match=r"loader process 1 \(pid \d+\) ended with exit code -9"):
-        take(batches, 50)
+    both = list(zip(take(here, 2), take(batches, 2), strict=True))
+    kill("loader-1")
+    both += zip(take(here, 20), take(batches, 20), strict=True)
+    for one, other in both:
+        assert torch.equal(one.images, other.images)
+        assert torch.equal(one.indices, other.indices)
+        assert one.keys == other.keys
+    assert "loader process 1 (pid" in caplog.text
+    assert "ended with exit code -9" in caplog.text
+    beside.close()
+    assert not multiprocessing.active_children()
+
+
+def test_a_process_that_is_killed_again_and_again_is_an_error(make_dataset: MakeDataset) -> None:
+    """No endless replacing: after three in vain it says how they ended; the others end with it."""
+    beside = stream(make_dataset([20]), loader_workers=2)
+    over = threading.Event()
+
+    def keep_killing() -> None:
+        while not over.wait(0.02):
+            kill("loader-1")
+
+    killer = threading.Thread(target=keep_killing)
+    killer.start()
+    try:
+        with pytest.raises(LoaderError, match=r"exit code -9.*; so did the 3 that replaced it"):
+            next(iter(beside))
+    finally:
+        over.set()
+        killer.join()
     beside.close()
     assert not multiprocessing.active_children()
 
