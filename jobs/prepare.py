@@ -26,7 +26,7 @@ def main(config: PrepareConfig) -> None:
 def plan_text(config: PrepareConfig) -> str:
     """What would be done, after all checks."""
     with connection(config.pool):
-        return plan_prepare(config).text()
+        return plan_prepare(config, keep=False).text()
 
 
 def summary(name: str, dataset: ShardedDataset) -> str:

@@ -61,6 +61,15 @@ class Location:
         """Bytes of the file; None where no file is."""
         return self._sizes_of([self.path])[0]
 
+    def version(self) -> tuple[int, int] | None:
+        """Bytes and time of last change (ns) of the file: other content has another version.
+
+        None where no file is. Object stores keep the time to the second.
+        """
+        with self._reached():
+            info = self.filesystem.get_file_info(self.path)
+        return (info.size, info.mtime_ns) if info.type == fs.FileType.File else None
+
     def is_folder(self) -> bool:
         """Whether a folder is here (object stores: whether any object lies below)."""
         with self._reached():

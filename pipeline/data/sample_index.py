@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 class SampleIndex(NamedTuple):
     """One row a sample, in manifest order."""
 
-    key_hashes: NDArray[np.uint64]  # first 8 bytes of the SHA-256 of the key, without its shard
+    key_hashes: NDArray[np.uint64]
     labels: NDArray[np.int64]  # -1 where there is none
 
 
@@ -62,11 +62,12 @@ def _scan(dataset: ShardedDataset) -> SampleIndex:
         for picture, place in zip(samples.pictures, samples.places, strict=True):
             if isinstance(picture, SampleError) and picture.defect in LOST:
                 raise InputError(f"{picture}; repair the shard before choosing among its samples")
-            hashes.append(_key_hash(place.removeprefix(f"{block.shard}/")))
+            hashes.append(key_hash(place.removeprefix(f"{block.shard}/")))
     return SampleIndex(np.array(hashes, np.uint64), np.array(labels, np.int64))
 
 
-def _key_hash(key: str) -> int:
+def key_hash(key: str) -> int:
+    """The first 8 bytes of the SHA-256 of a sample's key, which goes without its shard."""
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "little")
 
 

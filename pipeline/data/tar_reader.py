@@ -23,6 +23,8 @@ from pipeline.storage import Location
 
 Entry = Record | SampleError
 
+_READ_AHEAD = 8 * 2**20  # bytes: an object store would answer a request for each header
+
 
 def parse_block(data: bytes, block: Block, shard: str) -> list[Entry]:
     """The samples of one block, in order; always `block.samples` entries.
@@ -61,7 +63,8 @@ def sample_offsets(shard: Location) -> list[int]:
     try:
         with (
             shard.filesystem.open_input_file(shard.path) as file,
-            tarfile.open(fileobj=file, mode="r:") as archive,
+            io.BufferedReader(file, _READ_AHEAD) as buffered,
+            tarfile.open(fileobj=buffered, mode="r:") as archive,
         ):
             for member in archive:
                 key = base_plus_ext(member.name)[0] if _is_plain(member) else None

@@ -15,6 +15,7 @@ from pipeline.data.manifest import DatasetInfo, ShardRow
 from pipeline.data.writer import finish_dataset
 from pipeline.errors import InputError
 from pipeline.prepare.image_policy import ImagePolicy
+from pipeline.prepare.kept_index import KeptIndex
 from pipeline.prepare.output_set import (
     begin_indexing,
     begin_packing,
@@ -77,8 +78,12 @@ class PreparePlan:
         return "\n".join(lines)
 
 
-def plan_prepare(config: PrepareConfig) -> PreparePlan:
-    """Check outputs and inputs, down to every image; write nothing. Raises InputError."""
+def plan_prepare(config: PrepareConfig, *, keep: bool = True) -> PreparePlan:
+    """Check outputs and inputs, down to every image; no set is written. Raises InputError.
+
+    Indexing is done by that. With `keep`, what was found in a tar is kept beside the output at
+    once, and an interrupted run goes on with the next tar; without, nothing at all is written.
+    """
     check_submitted_paths(config, "output")
     folders = {split: open_storage(config.path(config.output)) / split for split in config.splits}
     finished = {
@@ -87,7 +92,7 @@ def plan_prepare(config: PrepareConfig) -> PreparePlan:
         if is_finished(folder, config, split)
     }
     inputs = {
-        split: _look(config, split, folder)
+        split: _look(config, split, folder, keep)
         for split, folder in folders.items()
         if split not in finished
     }
@@ -125,12 +130,13 @@ def defects(survey: Survey) -> str:
     return ", ".join(f"{count:,} x {defect}" for defect, count in sorted(kinds.items()))
 
 
-def _look(config: PrepareConfig, split: str, folder: Location) -> Input:
+def _look(config: PrepareConfig, split: str, folder: Location, keep: bool) -> Input:
     """Open the split's source and survey all of it, unless an interrupted run has done so."""
     given = config.splits[split]
     policy = ImagePolicy(config.convert, config.max_pixels, config.on_bad_image)
     if isinstance(given, WebDatasetSource):
-        return _look_at_tars(config, split, folder, given, policy)
+        kept = KeptIndex(folder, recipe(config, split)) if keep else None
+        return _look_at_tars(config, split, folder, given, policy, kept)
     source = open_source(given, config.path)
     names = _class_names(config, split, source) if source.labelled else None
     work = WorkFolder(folder, f"{recipe(config, split)} {source.digest()}")
@@ -160,6 +166,7 @@ def _look_at_tars(
     folder: Location,
     given: WebDatasetSource,
     policy: ImagePolicy,
+    kept: KeptIndex | None,
 ) -> Input:
     if config.convert:
         raise InputError(f"splits.{split}: indexed shards cannot be converted; unset convert")
@@ -171,6 +178,7 @@ def _look_at_tars(
         config.pool,
         labelled=given.labelled,
         block_samples=config.block_samples,
+        kept=kept,
     )
     shards_at = "." if open_storage(url).path == folder.path else url
     return Input(survey, given.labelled, names, rows=rows, shards_at=shards_at)

@@ -14,6 +14,7 @@ import pytest
 from jobs.prepare import main
 from pipeline.config.prepare import PrepareConfig
 from pipeline.data.decode import encode_png
+from pipeline.prepare.tar_index import TarIndexer
 
 PROJECT = Path(__file__).parents[3]
 SCRIPT = Path(__file__).with_name("prepare_process.py")
@@ -68,11 +69,11 @@ def start(prepared: PrepareConfig) -> "subprocess.Popen[bytes]":
     )
 
 
-def kill_after(prepared: PrepareConfig, shards: int) -> None:
-    """Start the preparation and kill its driver when so many shards are there."""
+def kill_after(prepared: PrepareConfig, count: int, files: str = "*.tar") -> None:
+    """Start the preparation and kill its driver when so many shards (or `files`) are there."""
     process = start(prepared)
     folder = Path(prepared.output) / "train"
-    while process.poll() is None and len(list(folder.glob("*.tar"))) < shards:
+    while process.poll() is None and len(list(folder.glob(files))) < count:
         time.sleep(0.001)
     process.kill()
     process.wait()
@@ -115,6 +116,32 @@ def test_a_changed_source_is_looked_at_again(tree: Path, tmp_path: Path) -> None
     assert tree_bytes(tmp_path / "out") == tree_bytes(tmp_path / "fresh")
 
 
+def test_indexing_continues_with_the_tars_that_are_left(
+    tree: Path, quiet: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Finished tars are not read again, unless they have changed since."""
+    for name, data in quiet.items():
+        if name.endswith(".tar"):
+            (tmp_path / "tars").mkdir(exist_ok=True)
+            (tmp_path / "tars" / Path(name).name).write_bytes(data)
+    names = sorted(path.name for path in (tmp_path / "tars").iterdir())
+    tars = {"train": {"kind": "webdataset", "path": str(tmp_path / "tars")}}
+    main(config(tree, tmp_path / "quiet", splits=tars))
+    prepared = config(tree, tmp_path / "killed", splits=tars)
+    kill_after(prepared, 20, "preparing/*.json")
+    done = len(list((tmp_path / "killed/train/preparing").glob("*.json")))
+    os.utime(tmp_path / "tars" / names[3], (0, 0))
+    read: list[str] = []
+    index = TarIndexer._index
+    monkeypatch.setattr(
+        TarIndexer, "_index", lambda self, name, tar: read.append(name) or index(self, name, tar)
+    )
+    main(prepared)
+    assert 20 <= done < len(names)
+    assert read == [names[3], *names[done:]]
+    assert tree_bytes(tmp_path / "killed") == tree_bytes(tmp_path / "quiet")
+
+
 @pytest.mark.slow
 def test_actors_write_the_bytes_of_one_process_though_the_driver_is_killed(
     tree: Path, quiet: dict[str, bytes], tmp_path: Path
@@ -150,4 +177,4 @@ def test_actors_index_and_refuse_as_one_process_does(tree: Path, tmp_path: Path)
     )
     assert refused.returncode == 1
     assert f"InputError: {last} is not a plain tar" in refused.stderr
-    assert not (tmp_path / "x").exists()
+    assert not list((tmp_path / "x").rglob("dataset.json"))
