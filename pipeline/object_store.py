@@ -2,10 +2,12 @@
 
 Endpoint, region and credentials come from the environment or the cloud's own files, never from a
 URL: URLs are logged. S3 requests are tried five times with exponential backoff (the SDK's
-"standard" retry mode); one that moves no byte for three seconds counts as failed.
+"standard" retry mode); one that moves no byte for three seconds counts as failed. Google's client
+tries for a minute, with backoff of its own.
 """
 
 import os
+from datetime import timedelta
 from functools import cache
 from urllib.parse import urlsplit
 
@@ -15,6 +17,7 @@ from pipeline.errors import InputError
 
 _ATTEMPTS = 5
 _CONNECT_SECONDS = 5.0
+_GS_SECONDS = 60.0  # its own limit is 15 minutes
 
 
 def open_bucket(url: str) -> tuple[fs.FileSystem, str]:
@@ -22,6 +25,7 @@ def open_bucket(url: str) -> tuple[fs.FileSystem, str]:
 
     AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL names a store other than Amazon's, AWS_REGION or
     AWS_DEFAULT_REGION the region; without either, the bucket is asked for its own.
+    STORAGE_EMULATOR_HOST ("http://host:port") names another store for `gs://`, without credentials.
 
     Raises InputError for a URL with settings in it, a malformed one, and a bucket that cannot be
     asked.
@@ -37,7 +41,7 @@ def open_bucket(url: str) -> tuple[fs.FileSystem, str]:
         raise InputError(f"{url} names no bucket; write {parts.scheme}://bucket/folder")
     try:
         if parts.scheme == "gs":
-            return fs.FileSystem.from_uri(f"gs://{path}")[0], path
+            return _gs(os.environ.get("STORAGE_EMULATOR_HOST", "")), path
         return _s3(*_place(parts.netloc)), path
     except (OSError, ValueError) as error:
         raise InputError(
@@ -66,4 +70,18 @@ def _s3(endpoint: str, region: str) -> fs.S3FileSystem:
         connect_timeout=_CONNECT_SECONDS,
         retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=_ATTEMPTS),
         allow_delayed_open=True,  # a small file is one PUT instead of three requests
+    )
+
+
+@cache
+def _gs(emulator: str) -> fs.GcsFileSystem:
+    limit = timedelta(seconds=_GS_SECONDS)
+    if not emulator:
+        return fs.GcsFileSystem(retry_time_limit=limit)
+    scheme, _, host = emulator.rpartition("://")
+    return fs.GcsFileSystem(
+        anonymous=True,
+        scheme=scheme or "http",
+        endpoint_override=host.rstrip("/"),
+        retry_time_limit=limit,
     )
