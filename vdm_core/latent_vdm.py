@@ -105,7 +105,7 @@ class LatentVDM(nn.Module):
         """The ELBO terms of ``images`` (B,C,H,W) uint8 with ``labels`` (B,) int64 or None.
 
         ``noise_encoder`` of y and ``noise`` of z_t: (B,c,h,w) standard normals. ``times``: (B,) in
-        [0, 1]. ``decoder_radius``: ``within`` of ``decoder.log_prob``. Raises TypeError or
+        [0, 1]. ``decoder_radius``: ``within`` of ``PixelLikelihood.nll``. Raises TypeError or
         ValueError for a wrong dtype or shape.
         """
         check_inputs(self, images, labels, noise_encoder)

@@ -1,6 +1,6 @@
 """The ELBO of latents z_T, ..., z_1 that are drawn one after the other, top down.
 
-The joint of encoder and model are both written in the order in which images are generated,
+The joints of encoder and model are both written in the order in which images are generated,
 
     q(z_T | x) prod_t q(z_t | z_{>t}, x)    and    p(z_T) prod_t p(z_t | z_{>t}) p(x | z_1..T),
 

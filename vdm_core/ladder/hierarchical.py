@@ -112,7 +112,7 @@ class HierarchicalVAE(nn.Module):
         """The ELBO terms of ``images`` (B,C,H,W) uint8 with ``labels`` (B,) int64 or None.
 
         ``noise_encoder``: (B,T,c,h,w) standard normals of z_T, ..., z_1. ``decoder_radius``:
-        ``within`` of ``decoder.log_prob``. Raises TypeError or ValueError for a wrong dtype or
+        ``within`` of ``PixelLikelihood.nll``. Raises TypeError or ValueError for a wrong dtype or
         shape.
         """
         check_inputs(self, images, labels, noise_encoder)

@@ -22,8 +22,12 @@ class PixelLikelihood(NamedTuple):
     gamma: Tensor
 
     def nll(self, images: Tensor, levels: int, *, within: int | None = None) -> Tensor:
-        """-log p of ``images`` (B,C,H,W) uint8, (B,) nats; ``within`` as for the decoder."""
-        return -decoder.log_prob(images, self._z_0(), self.gamma, levels, within=within)
+        """-log p of ``images`` (B,C,H,W) uint8, (B,) nats.
+
+        ``within``: as for ``decoder.log_prob``, but None is all levels: some pixels are as wide.
+        """
+        reach = levels - 1 if within is None else within
+        return -decoder.log_prob(images, self._z_0(), self.gamma, levels, within=reach)
 
     def decode(self, levels: int, *, uniforms: Tensor | None = None) -> Tensor:
         """The likeliest images (B,C,H,W) uint8, or, given ``uniforms`` (B,C,H,W), a draw."""

@@ -101,7 +101,7 @@ class VAE(nn.Module):
         """The ELBO terms of ``images`` (B,C,H,W) uint8 with ``labels`` (B,) int64 or None.
 
         ``noise_encoder``: (B,c,h,w) standard normals of z. ``decoder_radius``: ``within`` of
-        ``decoder.log_prob``. Raises TypeError or ValueError for a wrong dtype or shape.
+        ``PixelLikelihood.nll``. Raises TypeError or ValueError for a wrong dtype or shape.
         """
         check_inputs(self, images, labels, noise_encoder)
         q = self.encode(images, labels)
