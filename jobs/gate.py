@@ -10,6 +10,8 @@ import io
 import logging
 import sys
 
+from pydantic import ValidationError
+
 from jobs.cli import run
 from pipeline.cluster.connect import connected
 from pipeline.config.quality import GateJobConfig
@@ -23,11 +25,29 @@ log = logging.getLogger(__name__)
 def main(config: GateJobConfig) -> None:
     """Run the gate. Ends the process with exit code 1 where it fails."""
     plan = make_plan(config)
-    with connected():
-        report = pass_gate(plan)
+    report = finished(plan)
+    if report is None:
+        with connected():
+            report = pass_gate(plan)
     print(gate_text(report))
     if not report.passed:
         sys.exit(1)
+
+
+def finished(plan: Plan) -> GateReport | None:
+    """The report that is beside the set already; None where there is none of this request."""
+    file = plan.samples.folder / REPORT
+    if file.size() is None:
+        return None
+    try:
+        report = GateReport.model_validate_json(file.read_bytes())
+    except ValidationError:
+        log.info("%s is not a report of this version and is replaced", file)
+        return None
+    asked = (plan.config.gate.model_dump_json(), plan.against.info.manifest_sha256)
+    if (report.request, report.against_manifest_sha256) != asked:
+        return None
+    return report if report.samples_manifest_sha256 == plan.samples.info.manifest_sha256 else None
 
 
 def pass_gate(plan: Plan) -> GateReport:
@@ -38,8 +58,8 @@ def pass_gate(plan: Plan) -> GateReport:
         picture = io.BytesIO()
         gate_figure(plan, evidence).savefig(picture, format="png", dpi=120)
         (folder / PICTURE).write_bytes(picture.getvalue())
-    (folder / REPORT).write_bytes(report.model_dump_json(indent=2).encode())
     mark(plan.samples, passed=report.passed)
+    (folder / REPORT).write_bytes(report.model_dump_json(indent=2).encode())
     log.info("%s in %s", " and ".join((REPORT, PICTURE) if evidence else (REPORT,)), folder)
     return report
 

@@ -4,7 +4,8 @@
     python -m jobs.sample --config jobs/presets/fashion_mnist_sweep.yaml
 
 Killed and run again, it keeps the finished shards and makes the rest. With `sweep` it draws one set
-for each combination of samplers, steps and guidance scales, and compares them.
+for each combination of samplers, steps and guidance scales, and compares them. With `gate` each
+finished set is checked, marked, and ends the job with exit code 1 if it is not fit to be published.
 """
 
 import io
@@ -16,10 +17,15 @@ import numpy as np
 from PIL import Image
 
 from jobs.cli import run
+from jobs.gate import finished, pass_gate
 from pipeline.cluster.connect import connected
 from pipeline.cluster.submitted import check_submitted_paths
+from pipeline.config.quality import GateJobConfig
 from pipeline.config.sample import SampleConfig
 from pipeline.metrics import Scalar
+from pipeline.quality.gate import check_gate
+from pipeline.quality.gate import make_plan as make_gate_plan
+from pipeline.quality.gate_report import gate_text
 from pipeline.sampling.draw import Claimed, claim_all, draw
 from pipeline.sampling.pictures import GRID, draw_class_grids, draw_grid
 from pipeline.sampling.plan import LoadedModel, SetPlan, load_for, plan_set
@@ -80,6 +86,8 @@ def make_plan(config: SampleConfig) -> Plan:
     """
     check_submitted_paths(config, "output")
     model = load_for(config)
+    if config.gate is not None:
+        check_gate(config.gate, config, config.model, model.card.shape, model.card.levels)
     return Plan(config, model, [plan_set(cell, model) for cell in sweep_cells(config)])
 
 
@@ -91,6 +99,7 @@ def main(config: SampleConfig) -> None:
     sets = claim_all(plan.sets)
     if all(one.complete for one in sets) and _pictured(plan):
         log.info("%s is complete already", plan.output)
+        pass_gates(plan)
         return
     with nested_run(plan.model.place, plan.model.card, "sample", plan.params) as tracker:
         if not all(one.complete for one in sets):
@@ -102,6 +111,30 @@ def main(config: SampleConfig) -> None:
         track(plan, tracker)
         if config.sweep is not None:
             compare(plan, sets, tracker)
+    pass_gates(plan)
+
+
+def pass_gates(plan: Plan) -> None:
+    """Put every set through the gate, if there is one; exit code 1 where a set fails."""
+    config = plan.config
+    if config.gate is None:
+        return
+    gates = [
+        make_gate_plan(
+            GateJobConfig(
+                root=config.root, samples=one.output.url, gate=config.gate, pool=config.pool
+            )
+        )
+        for one in plan.sets
+    ]
+    reports = [finished(gate) for gate in gates]
+    if None in reports:
+        with connected():
+            reports = [r or pass_gate(gate) for r, gate in zip(reports, gates, strict=True)]
+    done = [report for report in reports if report is not None]
+    print("\n".join(gate_text(report) for report in done))
+    if not all(report.passed for report in done):
+        sys.exit(1)
 
 
 def _pictured(plan: Plan) -> bool:

@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 
 from pipeline.config.base import ConfigModel, JobConfig
+from pipeline.config.gate import GateConfig
 from vdm_core.samplers import SamplerName
 
 
@@ -91,6 +92,9 @@ class SampleConfig(JobConfig):
     class_grid_images: int = Field(
         64, ge=0, description="Images in each class's own grid, in grids/; 0 draws none."
     )
+    gate: GateConfig | None = Field(
+        None, description="Check each finished set as jobs.gate does, mark it, fail if it fails."
+    )
     pool: PoolConfig = PoolConfig()
     overwrite: bool = Field(False, description="Replace samples of another request.")
 
@@ -119,6 +123,12 @@ class SampleConfig(JobConfig):
             raise ValueError(f"classes says what per_class is for; leave it out with {given[0]}")
         if self.counts is not None and not self.counts:
             raise ValueError("counts is empty: give class: number")
+        return self
+
+    @model_validator(mode="after")
+    def _gate_of_tars(self) -> "SampleConfig":
+        if self.gate is not None and self.format != "webdataset":
+            raise ValueError("gate reads the set as a data set: it takes format=webdataset")
         return self
 
     @model_validator(mode="after")

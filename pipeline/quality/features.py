@@ -14,9 +14,11 @@ import torch
 from torch import Tensor
 
 from pipeline.cluster.kept_ranges import KeptRanges, Range, finish_ranges
+from pipeline.config.base import JobConfig
 from pipeline.config.features import ClassifierFeatures, FeaturesConfig, ImagesConfig
 from pipeline.config.quality import QualityConfig
 from pipeline.data.dataset import ShardedDataset, open_dataset
+from pipeline.data.decode import Shape
 from pipeline.data.select import selected
 from pipeline.data.stream import iterate_once
 from pipeline.errors import InputError
@@ -45,7 +47,7 @@ class FeatureNetwork(Protocol):
     def __call__(self, images: Tensor) -> Tensor: ...
 
 
-def feature_names(config: FeaturesConfig, root: QualityConfig) -> FeatureNames:
+def feature_names(config: FeaturesConfig, root: JobConfig) -> FeatureNames:
     """The names; FID and KID for Inception only.
 
     Raises:
@@ -65,29 +67,31 @@ def feature_names(config: FeaturesConfig, root: QualityConfig) -> FeatureNames:
     return FeatureNames("FID", "KID", "Inception precision", "Inception recall", network)
 
 
-def check_images(config: FeaturesConfig, root: QualityConfig, images: ShardedDataset) -> None:
-    """Refuse images that the network cannot see.
+def check_images(
+    config: FeaturesConfig, root: JobConfig, path: str, shape: Shape, levels: int
+) -> None:
+    """Refuse images (of the set at `path`) that the network cannot see.
 
     Raises:
         InputError: names the set and both shapes.
     """
     if not isinstance(config, ClassifierFeatures):
-        if images.info.levels != 256 or images.info.shape[0] not in (1, 3):
+        if levels != 256 or shape[0] not in (1, 3):
             raise InputError(
-                f"{images.folder} has images {images.info.shape} of {images.info.levels} levels, "
-                "and Inception sees 256 levels of grey or RGB; take features.kind=classifier"
+                f"{path} has images {shape} of {levels} levels, and Inception sees 256 levels of "
+                "grey or RGB; take features.kind=classifier"
             )
         return
     card = load_classifier_card(open_storage(root.path(config.path)))
-    if images.info.shape[0] != card.shape[0]:
+    if shape[0] != card.shape[0]:
         raise InputError(
-            f"{images.folder} has images {images.info.shape}, and the classifier {config.path} was "
-            f"trained on {card.shape}; take features of a classifier of this data"
+            f"{path} has images {shape}, and the classifier {config.path} was trained on "
+            f"{card.shape}; take features of a classifier of this data"
         )
 
 
 def open_network(
-    config: FeaturesConfig, root: QualityConfig, levels: int, device: torch.device
+    config: FeaturesConfig, root: JobConfig, levels: int, device: torch.device
 ) -> FeatureNetwork:
     """The network, on the device, in evaluation mode."""
     if isinstance(config, ClassifierFeatures):

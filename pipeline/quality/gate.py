@@ -12,16 +12,19 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pipeline.cluster.submitted import check_submitted_paths
-from pipeline.config.base import ConfigModel
+from pipeline.config.base import ConfigModel, JobConfig
 from pipeline.config.features import ImagesConfig
+from pipeline.config.gate import GateConfig
 from pipeline.config.quality import DistancesConfig, GateJobConfig, QualityConfig
 from pipeline.data.dataset import ShardedDataset, open_dataset
+from pipeline.data.decode import Shape
 from pipeline.data.manifest import DATASET, info_bytes
+from pipeline.data.select import selected
 from pipeline.data.transform import seen_shape
 from pipeline.errors import InputError
 from pipeline.quality import features
 from pipeline.quality.distances import frechet_distance, moments
-from pipeline.quality.neighbours import Neighbours, nearest_neighbours, open_images
+from pipeline.quality.neighbours import Neighbours, nearest_neighbours
 from pipeline.quality.pixels import pixel_counts
 from pipeline.storage import Location, open_storage
 
@@ -60,6 +63,7 @@ class GateReport(ConfigModel):
     samples_manifest_sha256: str
     against: str
     against_manifest_sha256: str
+    request: str  # the limits, as JSON: equal requests on equal sets have equal outcomes
     checks: tuple[Check, ...]
 
 
@@ -100,20 +104,36 @@ def make_plan(config: GateJobConfig) -> Plan:
     """
     check_submitted_paths(config, "samples")
     samples = open_dataset(config.path(config.samples))
-    against = open_images(config, config.gate.against)
-    shown = seen_shape(config.gate.against.transform, against.info.shape)
-    if samples.info.shape != shown:
-        raise InputError(
-            f"{config.samples} has images {samples.info.shape}, and {config.gate.against.path} "
-            f"shows {shown}; set gate.against.transform to what the model was trained on"
-        )
-    if min(samples.info.samples, against.info.samples) < 2:
-        raise InputError("a gate needs two samples and two training images, or more")
-    if config.gate.features is not None:
-        quality = quality_config(config)
-        features.check_images(config.gate.features, quality, samples)
+    info = samples.info
+    against = check_gate(config.gate, config, config.samples, info.shape, info.levels)
+    if info.samples < 2:
+        raise InputError(f"{config.samples} has one sample; a gate needs two or more")
     work = config.work or f"{config.samples}/{WORK}"
     return Plan(config, samples, against, open_storage(config.path(work)))
+
+
+def check_gate(
+    gate: GateConfig, root: JobConfig, samples: str, shape: Shape, levels: int
+) -> ShardedDataset:
+    """Open the training images and see that samples of this kind can be compared with them.
+
+    Raises:
+        InputError: there are none, or fewer than two; images of another shape than the samples
+            have; no feature network where one is named.
+    """
+    against = selected(open_dataset(root.path(gate.against.path)), gate.against.select)
+    shown = seen_shape(gate.against.transform, against.info.shape)
+    if (shape, levels) != (shown, against.info.levels):
+        raise InputError(
+            f"{samples} has images {shape} of {levels} levels, and {gate.against.path} shows "
+            f"{shown} of {against.info.levels}; set gate.against.transform to what the model was "
+            "trained on"
+        )
+    if against.info.samples < 2:
+        raise InputError(f"{gate.against.path} has one image; a gate needs two or more")
+    if gate.features is not None:
+        features.check_images(gate.features, root, samples, shape, levels)
+    return against
 
 
 def quality_config(config: GateJobConfig) -> QualityConfig:
@@ -151,6 +171,7 @@ def run_gate(plan: Plan) -> tuple[GateReport, NeighbourEvidence | None]:
         samples_manifest_sha256=plan.samples.info.manifest_sha256,
         against=plan.config.path(gate.against.path),
         against_manifest_sha256=plan.against.info.manifest_sha256,
+        request=gate.model_dump_json(),
         checks=tuple(checks),
     )
     return report, evidence

@@ -104,7 +104,7 @@ def make_plan(config: QualityConfig) -> Plan:
 def _check_fits(
     config: QualityConfig, path: str, dataset: ShardedDataset, shape: Shape, shown: Shape
 ) -> None:
-    check_images(config.features, config, dataset)
+    check_images(config.features, config, path, shape, dataset.info.levels)
     least = config.distances.neighbour + 1
     if dataset.info.samples < max(2, least):
         raise InputError(

@@ -29,7 +29,7 @@ from vdm_core.labels import NO_LABEL
 
 FREE_FIELDS = {
     "root", "model", "output", "requests", "guide", "sweep", "batch_size", "pool", "overwrite",
-    "grid_columns", "class_grid_images",
+    "grid_columns", "class_grid_images", "gate",
 }  # fmt: skip
 
 

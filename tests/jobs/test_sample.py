@@ -52,6 +52,8 @@ def sample(tmp_path, toy_model, capfd):
         ("guide=/nowhere guidance=classifier", "no classifier.json in /nowhere"),
         ("guide=/nowhere guidance=autoguidance", "there is no model in /nowhere"),
         ("guidance_scale=nan", "guidance_scale"),
+        ("gate.against.path=/nowhere", "/nowhere does not exist"),
+        ("gate.against.path=/nowhere format=parquet", "it takes format=webdataset"),
         ("model=/nowhere", "there is no model in /nowhere"),
         ("guidence_scale=2", "did you mean guidance_scale"),
     ],
@@ -262,3 +264,26 @@ def test_a_sweep_in_one_job_is_compared_and_continued(toy_model, tmp_path, submi
     del before[lost]
     assert {path: modified(path) for path in before} == before
     assert (output / "sweep.png").exists()
+
+
+@pytest.mark.slow
+def test_a_set_that_fails_its_gate_is_kept_marked_and_ends_with_exit_code_1(
+    toy_run, pack, tmp_path, submit_job
+):
+    """The gate is no part of what the set is: another one judges the same samples again."""
+    output, data = tmp_path / "samples", pack(tmp_path / "data")
+    request = [f"model={toy_run}", f"output={output}", "per_class=8", "steps=2"]
+    request += [f"gate.against.path={data}", "gate.saturated=null", "gate.constant=null"]
+    job = submit_job("sample", *request, "gate.near_duplicates=0", "gate.near=255")
+    log = job.communicate()[0]
+    assert job.returncode == 1, log
+    assert "FAIL near_duplicates" in log
+    assert "Traceback" not in log
+    assert open_dataset(str(output)).info.gate == "failed"
+    before = (output / "manifest.parquet").read_bytes()
+    job = submit_job("sample", *request, "gate.near_duplicates=null")
+    log = job.communicate()[0]
+    assert job.returncode == 0, log
+    assert "gate passed" in log
+    assert open_dataset(str(output)).info.gate == "passed"
+    assert (output / "manifest.parquet").read_bytes() == before

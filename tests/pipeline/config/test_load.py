@@ -9,6 +9,7 @@ from pipeline.config.evaluate import EvaluateConfig
 from pipeline.config.load import load_config
 from pipeline.config.model import DownsamplingUNetConfig, UNetConfig
 from pipeline.config.prepare import PrepareConfig
+from pipeline.config.quality import GateJobConfig, QualityConfig, TrainFeaturesConfig
 from pipeline.config.sample import SampleConfig
 from pipeline.config.train import TrainConfig
 from pipeline.errors import InputError
@@ -19,6 +20,9 @@ SCHEMAS: dict[str, type[ConfigModel]] = {
     "sample": SampleConfig,
     "sweep": SampleConfig,
     "evaluate": EvaluateConfig,
+    "features": TrainFeaturesConfig,
+    "quality": QualityConfig,
+    "gate": GateJobConfig,
 }
 BASE = [
     "name=x",
