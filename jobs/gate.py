@@ -15,7 +15,8 @@ from pydantic import ValidationError
 from jobs.cli import run
 from pipeline.cluster.connect import connected
 from pipeline.config.quality import GateJobConfig
-from pipeline.quality.gate import GateReport, Plan, make_plan, mark, run_gate
+from pipeline.quality.gate import GateReport, mark, run_gate
+from pipeline.quality.gate_plan import Plan, make_plan
 from pipeline.quality.gate_report import gate_figure, gate_text
 
 REPORT, PICTURE = "gate.json", "gate.png"

@@ -23,8 +23,8 @@ from pipeline.cluster.submitted import check_submitted_paths
 from pipeline.config.quality import GateJobConfig
 from pipeline.config.sample import SampleConfig
 from pipeline.metrics import Scalar
-from pipeline.quality.gate import check_gate
-from pipeline.quality.gate import make_plan as make_gate_plan
+from pipeline.quality.gate_plan import check_gate
+from pipeline.quality.gate_plan import make_plan as make_gate_plan
 from pipeline.quality.gate_report import gate_text
 from pipeline.sampling.draw import Claimed, claim_all, draw
 from pipeline.sampling.pictures import GRID, draw_class_grids, draw_grid

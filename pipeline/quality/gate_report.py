@@ -10,7 +10,8 @@ from pipeline.data.dataset import ShardedDataset
 from pipeline.data.stream import iterate_once
 from pipeline.data.transform import NO_TRANSFORM
 from pipeline.plots import image_grid
-from pipeline.quality.gate import GateReport, NeighbourEvidence, Plan
+from pipeline.quality.gate import GateReport, NeighbourEvidence
+from pipeline.quality.gate_plan import Plan
 
 _BLUE, _GREY = "#2a6fb0", "#8a8a8a"
 _PAIRS = 10

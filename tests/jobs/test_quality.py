@@ -15,7 +15,8 @@ from pipeline.data.decode import encode_png
 from pipeline.data.manifest import DatasetInfo
 from pipeline.data.stream import iterate_once
 from pipeline.data.writer import ShardSample, finish_dataset, write_shard
-from pipeline.quality.gate import CHECKS, GateReport
+from pipeline.quality.gate import GateReport
+from pipeline.quality.gate_plan import CHECKS
 from pipeline.quality.measure import QualityReport
 from pipeline.storage import open_storage
 
