@@ -20,6 +20,7 @@ from pipeline.metrics import flatten
 from pipeline.tracking import Status, close_run, open_run, prepare_store
 from pipeline.training.launch import GraceExceededError, check_resources, run_training
 from pipeline.training.preflight import Plan, plan_training, set_ray_snapshot_aside
+from pipeline.training.register import register_model
 from pipeline.training.run_record import RunRecord, write_run
 from pipeline.training.worker import TrainJob
 
@@ -32,7 +33,10 @@ def main(config: TrainConfig) -> None:
     plan = plan_training(config)
     log.info("%s", plan.text())
     if plan.done_steps >= config.steps:
-        log.info("%s has done its %d steps already; nothing to do", config.name, config.steps)
+        log.info("%s has done its %d steps already", config.name, config.steps)
+        if plan.before is not None and config.tracking.log_model:
+            record = plan.before
+            register_model(plan.run, config.tracking, record.tracking_uri, record.mlflow_run_id)
         return
     with connected():
         check_resources(config.cluster)
@@ -41,6 +45,8 @@ def main(config: TrainConfig) -> None:
         signals = StopSignals()
         try:
             done = run_training(job, config.path(config.storage_path), signals.requested)
+            if done >= config.steps and config.tracking.log_model:
+                register_model(plan.run, config.tracking, job.tracking_uri, job.mlflow_run_id)
             status = "FINISHED" if done >= config.steps else "KILLED"
         except (KeyboardInterrupt, SystemExit, GraceExceededError):
             status = "KILLED"

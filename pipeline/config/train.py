@@ -123,6 +123,15 @@ class TrackingConfig(ConfigModel):
     picture_every: int = Field(1000, gt=0, description="Steps per schedule figure and grid.")
     picture_images: int = Field(40, gt=0)
     picture_steps: int = Field(64, gt=0, description="T of the sampler for the grid.")
+    log_model: bool = Field(
+        True, description="Hand MLflow the trained model at the end: safetensors and JSON."
+    )
+    registered_model: str | None = Field(
+        None, description="Name in MLflow's registry of which the model becomes a new version."
+    )
+    system_metrics: bool = Field(
+        True, description="Track CPU, memory, disk, network and GPUs of every node, each 10 s."
+    )
     peak_tflops: float | None = Field(
         None,
         gt=0,

@@ -24,10 +24,12 @@ class Sender(threading.Thread):
     that is away does not hold up the metrics.
     """
 
-    def __init__(self, uri: str, run_id: str, journal: Journal, period: float) -> None:
+    def __init__(
+        self, uri: str, run_id: str, journal: Journal, period: float, group: str | None = None
+    ) -> None:
         super().__init__(name="mlflow-sender", daemon=True)
         self._uri, self._run_id, self._journal, self._period = uri, run_id, journal, period
-        self._place = redact_text(uri)
+        self._group, self._place = group, redact_text(uri)
         self._news, self._closing = threading.Event(), threading.Event()
         self._writer: RunWriter | None = None
         self._offsets = {"values": 0, "artifact": 0}
@@ -85,7 +87,7 @@ class Sender(threading.Thread):
 
     def _send_all(self) -> None:
         if self._writer is None:
-            writer = RunWriter(self._uri, self._run_id)
+            writer = RunWriter(self._uri, self._run_id, self._group)
             self._offsets |= self._journal.sent(writer.run_id)
             self._writer = writer
         self._send_kind(self._writer, "values", self._send_points)

@@ -28,9 +28,14 @@ for _name, _value in _ENVIRONMENT.items():
     os.environ.setdefault(_name, _value)
 
 import mlflow  # noqa: E402  MLflow reads its telemetry switch while it is imported
+from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor  # noqa: E402
+from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor  # noqa: E402
+from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor  # noqa: E402
+from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor  # noqa: E402
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
+SYSTEM = "system/"
 _TOKEN = "vdm.request"
 _PARENT = "mlflow.parentRunId"
 _BATCH = 1000  # points per request, MLflow's limit
@@ -129,7 +134,7 @@ def close_run(uri: str, run_id: str, status: Status) -> None:
     """Sets the run's final status; if the store does not answer, a warning says so."""
     try:
         client = mlflow.MlflowClient(uri)
-        client.set_terminated(_existing_id(client, uri, run_id), status)
+        client.set_terminated(existing_id(client, uri, run_id), status)
     except mlflow.MlflowException as error:
         _log.warning("MLflow: the status %s was not recorded: %s", status, one_line(error))
 
@@ -143,13 +148,18 @@ class RunWriter:
     Construction and methods may block for some seconds and raise what MLflow raises.
     """
 
-    def __init__(self, uri: str, run_id: str) -> None:
+    def __init__(self, uri: str, run_id: str, group: str | None = None) -> None:
+        """Learn what the run has of the names that begin with `group`, None: of all but SYSTEM.
+
+        The writer of a group does not create a run; it raises LookupError until there is one.
+        """
         self._client = mlflow.MlflowClient(uri)
-        self.run_id = _existing_id(self._client, uri, run_id)
+        self.run_id = existing_id(self._client, uri, run_id, create=group is None)
         keys = self._client.get_run(self.run_id).data.metrics
         self._steps = {
             key: {metric.step for metric in self._client.get_metric_history(self.run_id, key)}
             for key in keys
+            if (key.startswith(group) if group else not key.startswith(SYSTEM))
         }
 
     def send(self, points: Iterable[Point]) -> None:
@@ -169,10 +179,24 @@ class RunWriter:
         self._client.log_artifact(self.run_id, str(path), folder or None)
 
 
+def system_monitors(gpu: bool) -> list[Any]:
+    """MLflow's own probes of this machine: CPU, disk, network and, with `gpu`, NVIDIA's GPUs.
+
+    The GPUs' needs the package nvidia-ml-py; where it is missing, a warning says so.
+    """
+    monitors = [CPUMonitor(), DiskMonitor(), NetworkMonitor()]
+    if gpu:
+        try:
+            monitors.append(GPUMonitor())
+        except (ImportError, RuntimeError) as error:
+            _log.warning("the GPUs of this machine are not monitored: %s", one_line(error))
+    return monitors
+
+
 def _reopen(client: mlflow.MlflowClient, uri: str, run_id: str, request: RunRequest) -> str | None:
     """The run's existing id, or None if the store no longer has the run."""
     try:
-        found = _existing_id(client, uri, run_id)
+        found = existing_id(client, uri, run_id)
         run = client.get_run(found)
     except mlflow.MlflowException as error:
         if error.get_http_status_code() != 404:
@@ -189,20 +213,25 @@ def _reopen(client: mlflow.MlflowClient, uri: str, run_id: str, request: RunRequ
 def _create(client: mlflow.MlflowClient, uri: str, request: RunRequest) -> str:
     tags = {**request.tags, _TOKEN: request.token}
     if request.parent is not None:
-        tags[_PARENT] = _existing_id(client, uri, request.parent)
+        tags[_PARENT] = existing_id(client, uri, request.parent)
     experiment_id = _experiment_id(client, uri, request.experiment)
     run = client.create_run(experiment_id, tags=tags, run_name=request.run_name)
     _describe(client, run.info.run_id, request)
     return str(run.info.run_id)
 
 
-def _existing_id(client: mlflow.MlflowClient, uri: str, run_id: str) -> str:
-    """The id of the run in the store; the run of a deferred id is created if need be."""
+def existing_id(client: mlflow.MlflowClient, uri: str, run_id: str, *, create: bool = True) -> str:
+    """The id of the run in the store; the run of a deferred id is created if need be.
+
+    Raises LookupError where it does not exist and may not be created.
+    """
     request = RunRequest.from_run_id(run_id)
     if request is None:
         return run_id
     experiment_id = _experiment_id(client, uri, request.experiment)
     found = client.search_runs([experiment_id], f"tags.`{_TOKEN}` = '{request.token}'")
+    if not found and not create:
+        raise LookupError(f"the run {request.run_name!r} is not in MLflow yet")
     return str(found[0].info.run_id) if found else _create(client, uri, request)
 
 

@@ -32,11 +32,22 @@ class Tracker:
     hold the same journal at a time. Raises OSError if the journal's folder cannot be made.
     """
 
-    def __init__(self, uri: str, run_id: str, journal: str | Path, *, period: float = 1.0) -> None:
-        """Starts the thread, which sends at most once per `period` seconds."""
+    def __init__(
+        self,
+        uri: str,
+        run_id: str,
+        journal: str | Path,
+        *,
+        period: float = 1.0,
+        group: str | None = None,
+    ) -> None:
+        """Starts the thread, which sends at most once per `period` seconds.
+
+        `group`: what the names of all metrics begin with, if another process tracks the same run.
+        """
         self._journal = Journal(journal)
         self._broken = False
-        self._sender = Sender(uri, run_id, self._journal, period)
+        self._sender = Sender(uri, run_id, self._journal, period, group)
         self._sender.start()
 
     @property

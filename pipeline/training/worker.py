@@ -28,6 +28,7 @@ from pipeline.model.build import build_vdm
 from pipeline.model.export import AverageRecord, ModelCard
 from pipeline.storage import Location, open_storage
 from pipeline.tracking import Tracker
+from pipeline.tracking.system_metrics import SystemMetrics
 from pipeline.training.agreement import AgreedInputError, raise_together
 from pipeline.training.averages import start_averages
 from pipeline.training.checkpoint import NoWholeCheckpointError, Progress, restore
@@ -102,6 +103,7 @@ def train_run(job: TrainJob, line: DriverLine) -> int:
         log.info("continuing %s after step %d", config.name, progress.step)
     stream = training_stream(job, mixture, progress.next_index)
     tracker = Tracker(job.tracking_uri, job.mlflow_run_id, job.journal) if rank == 0 else None
+    system = system_metrics(job, device)
     narrator = None
     if tracker:
         tracker.json("deepspeed.json", deepspeed_json(config))
@@ -120,8 +122,19 @@ def train_run(job: TrainJob, line: DriverLine) -> int:
             tracker.json(name, error.report)
         raise FloatingPointError(f"{error}. Its examples are in {run / name}") from error
     finally:
-        if tracker:
-            tracker.close()
+        for closing_down in (system, tracker):
+            if closing_down:
+                closing_down.close()
+
+
+def system_metrics(job: TrainJob, device: torch.device) -> SystemMetrics | None:
+    """Watch this machine, from the first of the workers on it, if that is wished."""
+    first = ray.train.get_context().get_local_rank() == 0
+    if not (first and job.config.tracking.system_metrics):
+        return None
+    node = f"node_{ray.train.get_context().get_node_rank()}"
+    folder, gpu = Path(job.journal).parent, device.type == "cuda"
+    return SystemMetrics(job.tracking_uri, job.mlflow_run_id, folder, node, gpu=gpu)
 
 
 def open_data(job: TrainJob) -> Mixture:

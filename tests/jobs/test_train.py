@@ -10,6 +10,7 @@ from typing import Any
 import mlflow
 import psutil
 import pytest
+from metric_table import explained, fits
 
 from jobs import train
 from jobs.cli import run
@@ -175,11 +176,38 @@ def test_a_run_continues_in_its_mlflow_run(split: Any) -> None:
         assert metrics[name][:12] == first[name], name
     stored = artifacts(folder)
     assert {"config.json", "deepspeed.json", "dataset.json"} <= set(stored)
-    assert stored.count("00000020.png") == 2  # the schedule and the sample grid
+    assert stored.count("00000020.png") == 4  # the ELBO, its profile, the schedule, samples
+    assert stored.count("00000020.json") == 2  # the numbers of the profile and the schedule
+    assert "MLmodel" in stored
     log = (folder / "log").read_text()
     assert "continuing tiny after step 12" in log
     assert "Reporting training result" not in log
     assert "FutureWarning" not in log
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_every_metric_is_explained(split: Any) -> None:
+    """docs/metrics.md has what a run logs, and nothing that none does."""
+    logged, names = set(history(split[0])), explained()
+    assert [m for m in logged if not any(fits(name, m) for name in names)] == []
+    absent = [name for name in names if not any(fits(name, m) for m in logged)]
+    assert absent == ["train/auxiliary", "train/mfu", "memory/device_peak_gib"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_time_of_both_lives_is_accounted_for(split: Any) -> None:
+    """The second one reads the first one's journal: shares of the whole, the pause included."""
+    metrics = history(split[0])
+    shares = {name: dict(metrics[name]) for name in metrics if name.startswith("goodput/")}
+    for step in (12, 13, 20):
+        assert sum(share[step] for share in shares.values()) == pytest.approx(1.0)
+    assert shares["goodput/stopped"][13] > shares["goodput/stopped"][12]
+    assert shares["goodput/lost"][20] == 0.0
+    total = metrics["time/total_seconds"][-1][1]
+    phases = [metrics[name][-1][1] for name in metrics if name.startswith("time/")]
+    assert sum(phases) == pytest.approx(2 * total)
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from mlflow import MlflowClient
 from pipeline.config.model import DownsamplingUNetConfig, ModelConfig
 from pipeline.model.export import ModelCard
 from pipeline.storage import open_storage
-from pipeline.tracking import open_run, prepare_store, store_uri
+from pipeline.tracking import open_run
 from pipeline.tracking.nested_run import nested_run
 from pipeline.training.run_record import RunRecord, write_run
 
@@ -20,14 +20,6 @@ CARD = ModelCard(
     model=ModelConfig(network=NETWORK), shape=(1, 4, 4), levels=256, classes=None, class_names=(),
     step=7, run="tiny", mlflow_run_id=None, dataset_digest="", weights_sha256="ab",
 )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory) -> str:
-    """An SQLite store, made once for this file."""
-    uri = store_uri(f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db", ".")
-    prepare_store(uri)
-    return uri
 
 
 @pytest.fixture

@@ -33,14 +33,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")
 DEAD = "http://127.0.0.1:9"  # the discard port: nothing listens there
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    """An SQLite store, made once for this file."""
-    uri = store_uri(None, tmp_path_factory.mktemp("a store"))
-    prepare_store(uri)
-    return uri
-
-
 @pytest.fixture
 def run(store, request):
     """A fresh run in the store."""
