@@ -21,7 +21,7 @@ _KINDS: dict[Phase, str] = dict.fromkeys(TRAINING, "productive") | {
 class Goodput:
     """Shares of the time since the run was first submitted; together they are 1.
 
-    productive   steps that were kept: forward, backward, optimizer, average
+    productive   steps that were kept: forward, backward, optimizer, average, agreement
     lost         such steps that were computed again after a restart
     data_wait    waiting for data
     checkpoint   saving, as far as training waited for it

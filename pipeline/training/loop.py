@@ -80,6 +80,7 @@ def train(
         meter.mark("average")
 
         word = feed.settle()
+        meter.mark("agreement")
         leaves = word >= Word.STOP
         hurries = word is Word.LOOK and signals.node_leaves()
         saves = leaves or hurries or step % config.checkpoint.every_steps == 0

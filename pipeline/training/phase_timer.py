@@ -7,10 +7,11 @@ from typing import Any, Literal, get_args
 import torch
 
 Phase = Literal[
-    "data_wait", "forward", "backward", "optimizer", "average", "tracking", "pictures", "checkpoint"
-]
+    "data_wait", "forward", "backward", "optimizer", "average", "agreement",
+    "tracking", "pictures", "checkpoint",
+]  # fmt: skip
 PHASES: tuple[Phase, ...] = get_args(Phase)
-TRAINING: tuple[Phase, ...] = PHASES[:5]
+TRAINING: tuple[Phase, ...] = PHASES[:6]
 """The phases of a step; the others come now and then."""
 
 
