@@ -26,6 +26,7 @@ from pipeline.evaluation.plan import Plan, make_plans
 from pipeline.evaluation.run import IMAGES, evaluate, read_report
 from pipeline.storage import Location, open_storage
 from pipeline.tracking.nested_run import nested_run
+from pipeline.tracking.waiting import send_waiting
 
 TABLE, TABLE_CSV, COMPARISON = "comparison.md", "comparison.csv", "comparison.png"
 log = logging.getLogger(__name__)
@@ -51,12 +52,13 @@ def finished(plan: Plan) -> LikelihoodReport | None:
     if report is None or report.request != plan.request:
         return None
     log.info("%s holds this evaluation already", plan.output)
+    send_waiting(plan.output)
     return report
 
 
 def new(plan: Plan) -> LikelihoodReport:
     """Compute the report, as an MLflow run below the model's."""
-    with nested_run(plan.model, plan.card, "evaluate", plan.params) as tracker:
+    with nested_run(plan.model, plan.card, "evaluate", plan.params, plan.output) as tracker:
         report = evaluate(plan, tracker)
     log.info("per-image terms, summary and picture in %s", plan.output)
     return report

@@ -35,6 +35,7 @@ from pipeline.sampling.sweep_report import PICTURE, sweep_figure, write_table
 from pipeline.storage import Location, open_storage
 from pipeline.tracking import Tracker
 from pipeline.tracking.nested_run import nested_run
+from pipeline.tracking.waiting import send_waiting
 
 log = logging.getLogger(__name__)
 
@@ -99,9 +100,12 @@ def main(config: SampleConfig) -> None:
     sets = claim_all(plan.sets)
     if all(one.complete for one in sets) and _pictured(plan):
         log.info("%s is complete already", plan.output)
+        send_waiting(plan.output)
         pass_gates(plan)
         return
-    with nested_run(plan.model.place, plan.model.card, "sample", plan.params) as tracker:
+    with nested_run(
+        plan.model.place, plan.model.card, "sample", plan.params, plan.output
+    ) as tracker:
         if not all(one.complete for one in sets):
             with connected():
                 draw(sets, finished=show)

@@ -1,17 +1,15 @@
 """The MLflow run of one sampling or evaluation, nested under the training run of its model."""
 
 import logging
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from pipeline.model.export import ModelCard
 from pipeline.storage import Location, open_storage
-from pipeline.tracking import Status, Tracker, close_run, open_run
+from pipeline.tracking import Status, Tracker, open_run
 from pipeline.tracking.address import sqlite_path
-from pipeline.tracking.request import RunRequest
+from pipeline.tracking.waiting import WaitingRun, send_waiting
 from pipeline.training.run_record import RunRecord, read_run
 
 log = logging.getLogger(__name__)
@@ -19,30 +17,30 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def nested_run(
-    model: Location, card: ModelCard, job: str, params: Mapping[str, Any]
+    model: Location, card: ModelCard, job: str, params: Mapping[str, Any], output: Location
 ) -> Iterator[Tracker | None]:
     """Open the run, yield its tracker, and close it with how the block ended.
 
-    `model` is a checkpoint's folder. What is tracked is kept in the job's own output too, so where
-    the training run or its store cannot be reached, one line says so and None is yielded.
+    `model` is a checkpoint's folder. While the server is away, what is tracked waits beside the
+    job's `output` and is sent by the next job with that output. Where `model` is in no training
+    run, or the run's store is not here, one line says so and None is yielded.
     """
+    send_waiting(output)
     training = _training_run(model)
-    run_id = None if training is None else _open(training, card, job, params)
-    if training is None or run_id is None:
+    if training is None:
         yield None
         return
     status: Status = "FAILED"
-    with tempfile.TemporaryDirectory(prefix="vdm-journal-") as folder:
-        tracker = Tracker(training.tracking_uri, run_id, Path(folder) / "journal.jsonl")
-        try:
-            yield tracker
-            status = "FINISHED"
-        except (KeyboardInterrupt, SystemExit):
-            status = "KILLED"
-            raise
-        finally:
-            tracker.close()
-            close_run(training.tracking_uri, run_id, status)
+    run = WaitingRun.begin(output, training.tracking_uri, _open(training, card, job, params))
+    tracker = run.tracker()
+    try:
+        yield tracker
+        status = "FINISHED"
+    except (KeyboardInterrupt, SystemExit):
+        status = "KILLED"
+        raise
+    finally:
+        run.end(tracker, status)
 
 
 def _training_run(model: Location) -> RunRecord | None:
@@ -59,9 +57,9 @@ def _training_run(model: Location) -> RunRecord | None:
     return record
 
 
-def _open(training: RunRecord, card: ModelCard, job: str, params: Mapping[str, Any]) -> str | None:
-    """The id of the new run; None if the server does not answer."""
-    run_id = open_run(
+def _open(training: RunRecord, card: ModelCard, job: str, params: Mapping[str, Any]) -> str:
+    """The id of the new run, a deferred one if the server does not answer."""
+    return open_run(
         training.tracking_uri,
         training.config.tracking.experiment,
         f"{card.run} {job} after step {card.step}",
@@ -69,7 +67,3 @@ def _open(training: RunRecord, card: ModelCard, job: str, params: Mapping[str, A
         tags={"job": job, "model.weights_sha256": card.weights_sha256},
         parent_run_id=training.mlflow_run_id,
     )
-    if RunRequest.from_run_id(run_id) is None:
-        return run_id
-    log.info("not tracked: this job's results are in its output folder only")
-    return None

@@ -40,8 +40,11 @@ class Sender(threading.Thread):
         """Tells the thread that the journal has grown."""
         self._news.set()
 
-    def close(self, timeout: float) -> None:
-        """Makes one last attempt of at most `timeout` seconds and ends the thread."""
+    def close(self, timeout: float) -> bool:
+        """Makes one last attempt of at most `timeout` seconds and ends the thread.
+
+        Returns whether MLflow has everything.
+        """
         self._closing.set()
         self._news.set()
         self.join(timeout)
@@ -54,6 +57,7 @@ class Sender(threading.Thread):
                 self._reason,
                 self._journal.path,
             )
+        return unsent == 0
 
     def run(self) -> None:
         """Attempts, then waits for news; after a failure waits longer each time."""

@@ -130,13 +130,18 @@ def open_run(
         return run_id or request.as_run_id()
 
 
-def close_run(uri: str, run_id: str, status: Status) -> None:
-    """Sets the run's final status; if the store does not answer, a warning says so."""
+def close_run(uri: str, run_id: str, status: Status) -> bool:
+    """Sets the run's final status; if the store does not answer, a warning says so.
+
+    Returns whether it was set.
+    """
     try:
         client = mlflow.MlflowClient(uri)
         client.set_terminated(existing_id(client, uri, run_id), status)
     except mlflow.MlflowException as error:
         _log.warning("MLflow: the status %s was not recorded: %s", status, one_line(error))
+        return False
+    return True
 
 
 class RunWriter:

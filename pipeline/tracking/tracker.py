@@ -94,9 +94,12 @@ class Tracker:
         """Records `content` in the journal alone, for whoever continues the run."""
         self._record({kind: dict(content)})
 
-    def close(self, timeout: float = 30.0) -> None:
-        """Sends what is left for at most `timeout` seconds; says what could not be sent."""
-        self._sender.close(timeout)
+    def close(self, timeout: float = 30.0) -> bool:
+        """Sends what is left for at most `timeout` seconds; says what could not be sent.
+
+        Returns whether MLflow has everything.
+        """
+        return self._sender.close(timeout)
 
     def _artifact(self, name: str, data: bytes) -> None:
         _checked(name)

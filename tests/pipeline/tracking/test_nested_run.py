@@ -1,6 +1,7 @@
 """A sampling or evaluation is a run of its own below the training run, wherever that is there."""
 
 import logging
+from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
@@ -9,7 +10,9 @@ from pipeline.config.model import DownsamplingUNetConfig, ModelConfig
 from pipeline.model.export import ModelCard
 from pipeline.storage import open_storage
 from pipeline.tracking import open_run
+from pipeline.tracking.journal import Journal
 from pipeline.tracking.nested_run import nested_run
+from pipeline.tracking.waiting import WaitingRun, send_waiting, waiting_folder
 from pipeline.training.run_record import RunRecord, write_run
 
 # MLflow's own use of SQLAlchemy, not ours.
@@ -20,6 +23,12 @@ CARD = ModelCard(
     model=ModelConfig(network=NETWORK), shape=(1, 4, 4), levels=256, classes=None, class_names=(),
     step=7, run="tiny", mlflow_run_id=None, dataset_digest="", weights_sha256="ab",
 )  # fmt: skip
+
+
+@pytest.fixture
+def output(tmp_path):
+    """Where the job writes."""
+    return open_storage(str(tmp_path / "output"))
 
 
 @pytest.fixture
@@ -43,9 +52,9 @@ def children(uri: str, parent: str) -> list:
     return client.search_runs([experiment.experiment_id], f"tags.`mlflow.parentRunId` = '{parent}'")
 
 
-def test_the_job_is_recorded_below_its_training_run(store, training):
+def test_the_job_is_recorded_below_its_training_run(store, training, output):
     parent = open_run(store, "toys", "tiny", {})
-    with nested_run(training(store, parent), CARD, "evaluate", {"draws": 4}) as tracker:
+    with nested_run(training(store, parent), CARD, "evaluate", {"draws": 4}, output) as tracker:
         tracker.metrics(CARD.step, {"test/bits_per_dim": 3.5})
     (run,) = children(store, parent)
     assert run.info.run_name == "tiny evaluate after step 7"
@@ -59,34 +68,58 @@ def test_the_job_is_recorded_below_its_training_run(store, training):
 @pytest.mark.parametrize(
     ("error", "status"), [(RuntimeError, "FAILED"), (KeyboardInterrupt, "KILLED")]
 )
-def test_a_job_that_ends_early_is_recorded_as_such(store, training, error, status):
+def test_a_job_that_ends_early_is_recorded_as_such(store, training, output, error, status):
     parent = open_run(store, "toys", "tiny", {})
-    with pytest.raises(error), nested_run(training(store, parent), CARD, "sample", {}):
+    with pytest.raises(error), nested_run(training(store, parent), CARD, "sample", {}, output):
         raise error
     assert [run.info.status for run in children(store, parent)] == [status]
 
 
-def test_a_copied_model_goes_without_and_says_so(tmp_path, caplog):
+def test_a_copied_model_goes_without_and_says_so(tmp_path, output, caplog):
     caplog.set_level(logging.INFO)
-    with nested_run(open_storage(str(tmp_path / "copy")), CARD, "sample", {}) as tracker:
+    with nested_run(open_storage(str(tmp_path / "copy")), CARD, "sample", {}, output) as tracker:
         assert tracker is None
     (line,) = caplog.messages
     assert "not tracked" in line
     assert "not in the folder of a training run" in line
 
 
-def test_a_store_that_is_gone_is_not_made_anew(tmp_path, training, caplog):
+def test_a_store_that_is_gone_is_not_made_anew(tmp_path, training, output, caplog):
     """A run folder that was moved to another machine does not grow an empty store there."""
     caplog.set_level(logging.INFO)
     gone = tmp_path / "elsewhere" / "mlflow.db"
-    with nested_run(training(f"sqlite:///{gone}", "id"), CARD, "sample", {}) as tracker:
+    with nested_run(training(f"sqlite:///{gone}", "id"), CARD, "sample", {}, output) as tracker:
         assert tracker is None
     assert not gone.parent.exists()
     assert "is not here" in caplog.text
 
 
-def test_a_dead_server_does_not_stop_the_job(training, caplog):
-    caplog.set_level(logging.INFO)
-    with nested_run(training("http://127.0.0.1:9", "id"), CARD, "sample", {}) as tracker:
-        assert tracker is None
-    assert "not tracked" in caplog.text
+def test_what_a_dead_server_missed_is_sent_by_the_next_job(store, training, output, monkeypatch):
+    """Figures, pictures and status of the first job, in a run of its own; then nothing waits."""
+    parent, waiting = open_run(store, "toys", "tiny", {}), output.path + ".tracking"
+    dead = "http://127.0.0.1:9"
+    with nested_run(training(dead, parent), CARD, "evaluate", {"draws": 4}, output) as tracker:
+        tracker.metrics(CARD.step, {"test/bits_per_dim": 3.5})
+        tracker.json("likelihood.json", {"images": 2})
+    (record,) = Path(waiting).glob("*/run.json")
+    record.write_text(record.read_text().replace(dead, store))  # the server is back
+    with nested_run(training(store, parent), CARD, "sample", {}, output):
+        pass
+    first, second = sorted(children(store, parent), key=lambda run: run.data.tags["job"])
+    assert (first.data.tags["job"], second.data.tags["job"]) == ("evaluate", "sample")
+    assert first.data.metrics == {"test/bits_per_dim": 3.5}
+    assert first.info.status == second.info.status == "FINISHED"
+    stored = MlflowClient(store).list_artifacts(first.info.run_id)
+    assert "likelihood.json" in [artifact.path for artifact in stored]
+    assert not Path(waiting).exists()
+
+
+def test_a_killed_job_is_closed_by_the_next_one(store, training, output):
+    """kill -9: the run is not RUNNING for ever, and what it had measured arrives."""
+    parent = open_run(store, "toys", "tiny", {})
+    run = WaitingRun.begin(output, store, open_run(store, "toys", "x", {}, parent_run_id=parent))
+    Journal(run.folder / "journal.jsonl").append({"time": 1, "step": 7, "values": {"a": 1.0}})
+    send_waiting(output)
+    (found,) = children(store, parent)
+    assert (found.info.status, found.data.metrics) == ("FAILED", {"a": 1.0})
+    assert not waiting_folder(output).exists()
