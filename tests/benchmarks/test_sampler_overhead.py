@@ -12,8 +12,8 @@ from torch import nn
 from vdm_core import VDM, ClassifierFree, DownsamplingUNet, LinearSchedule, sample
 from vdm_core.networks.cost import parameter_count
 
-SHAPE, REPEATS = (1, 28, 28), 7
-STEPS = {1: 20, 16: 5, 64: 3}
+SHAPE, REPEATS = (1, 28, 28), 5
+STEPS = {1: 20, 16: 5, 64: 2}
 
 
 def seconds(work):
