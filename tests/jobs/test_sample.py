@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import signal
 import subprocess
 import time
@@ -127,13 +128,13 @@ def modified(file: Path) -> int:
 
 def actors_of(job: subprocess.Popen[str]) -> list[psutil.Process]:
     """The processes of the pool's actors, on the job's own cluster."""
-    cluster = psutil.Process(job.pid).environ()["RAY_ADDRESS"]
+    port = psutil.Process(job.pid).environ()["RAY_ADDRESS"].rpartition(":")[2]
     return [
         process
         for process in psutil.process_iter()
         if (process.cmdline() or [""])[0].startswith("ray::MapWorker")
         and (raylet := process.parent()) is not None
-        and any(cluster in argument for argument in raylet.cmdline())
+        and any(re.fullmatch(f"--gcs-address=.*:{port}", word) for word in raylet.cmdline())
     ]
 
 
