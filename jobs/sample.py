@@ -27,10 +27,11 @@ from pipeline.quality.gate_plan import check_gate
 from pipeline.quality.gate_plan import make_plan as make_gate_plan
 from pipeline.quality.gate_report import gate_text
 from pipeline.sampling.draw import Claimed, claim_all, draw
+from pipeline.sampling.output_folder import check_output, claim
 from pipeline.sampling.pictures import GRID, draw_class_grids, draw_grid
 from pipeline.sampling.plan import LoadedModel, SetPlan, load_for, plan_set
 from pipeline.sampling.sample_set import open_sample_set
-from pipeline.sampling.sweep import cell_result, claim_sweep, sweep_cells
+from pipeline.sampling.sweep import cell_result, sweep_cells, sweep_identity
 from pipeline.sampling.sweep_report import PICTURE, sweep_figure, write_table
 from pipeline.storage import Location, open_storage
 from pipeline.tracking import Tracker
@@ -83,20 +84,27 @@ def make_plan(config: SampleConfig) -> Plan:
 
     Raises:
         InputError: no model or a damaged one, classes, guidance or requests that mean nothing to
-            it, an output that a submitted job would lose.
+            it, an output that a submitted job would lose or that holds something else.
     """
     check_submitted_paths(config, "output")
     model = load_for(config)
     if config.gate is not None:
         check_gate(config.gate, config, config.model, model.card.shape, model.card.levels)
-    return Plan(config, model, [plan_set(cell, model) for cell in sweep_cells(config)])
+    plan = Plan(config, model, [plan_set(cell, model) for cell in sweep_cells(config)])
+    if config.sweep is not None:
+        identity = sweep_identity(config, model)
+        check_output(plan.output, identity, overwrite=config.overwrite)
+    for one in plan.sets:
+        check_output(one.output, one.identity, overwrite=config.overwrite)
+    return plan
 
 
 def main(config: SampleConfig) -> None:
     """Make the shards that are missing, and of full sets the manifests and pictures."""
     plan = make_plan(config)
     if config.sweep is not None:
-        claim_sweep(config, plan.model)
+        identity = sweep_identity(config, plan.model)
+        claim(plan.output, identity, overwrite=config.overwrite)
     sets = claim_all(plan.sets)
     if all(one.complete for one in sets) and _pictured(plan):
         log.info("%s is complete already", plan.output)

@@ -30,23 +30,33 @@ def claim(output: Location, identity: Identity, *, overwrite: bool) -> str:
     Raises:
         InputError: the folder holds another plan or something else.
     """
+    if not check_output(output, identity, overwrite=overwrite):
+        _clear(output)
+        plan = json.dumps(identity, indent=2, sort_keys=True)
+        (output / PLAN).write_bytes(plan.encode())
+    return plan_digest(output)
+
+
+def check_output(output: Location, identity: Identity, *, overwrite: bool) -> bool:
+    """Whether the folder is this plan's already; False where it is empty, or to be overwritten.
+
+    Raises:
+        InputError: it holds another plan, without `overwrite`, or something else.
+    """
     plan = output / PLAN
-    data = json.dumps(identity, indent=2, sort_keys=True).encode()
     if plan.size() is None:
         if output.files() or output.folders():
             raise InputError(
                 f"{output} is not empty and holds no sample set; choose another output"
             )
-        plan.write_bytes(data)
-    elif changed := _changes(plan, identity):
-        if not overwrite:
-            raise InputError(
-                f"{output} holds samples of another request; choose another output or set "
-                "overwrite=true:\n  " + "\n  ".join(changed)
-            )
-        _clear(output)
-        plan.write_bytes(data)
-    return plan_digest(output)
+        return False
+    changed = _changes(plan, identity)
+    if changed and not overwrite:
+        raise InputError(
+            f"{output} holds samples of another request; choose another output or set "
+            "overwrite=true:\n  " + "\n  ".join(changed)
+        )
+    return not changed
 
 
 def plan_digest(output: Location) -> str:

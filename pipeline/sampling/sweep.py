@@ -12,10 +12,9 @@ import numpy as np
 from pipeline.config.sample import SampleConfig
 from pipeline.metrics import flatten
 from pipeline.sampling.draw import Claimed
-from pipeline.sampling.output_folder import Identity, claim
+from pipeline.sampling.output_folder import Identity
 from pipeline.sampling.plan import FREE_FIELDS, LoadedModel
 from pipeline.sampling.sample_set import SampleSet, open_sample_set, rows_by_class
-from pipeline.storage import open_storage
 
 _SWEPT = {"sampler", "steps", "guidance_scale"}
 _MEASURED = 200  # images of a class from which its spread is taken
@@ -59,15 +58,10 @@ def sweep_cells(config: SampleConfig) -> list[SampleConfig]:
     ]
 
 
-def claim_sweep(config: SampleConfig, model: LoadedModel) -> None:
-    """Make the folder above the cells this sweep's.
-
-    Raises:
-        InputError: it holds a sweep of another model or with other settings, or something else.
-    """
+def sweep_identity(config: SampleConfig, model: LoadedModel) -> Identity:
+    """What all cells have in common: of the folder above them, which takes new combinations."""
     asked = config.model_dump(mode="json", exclude=FREE_FIELDS | _SWEPT)
-    identity: Identity = model.card.identity | flatten(asked) | {"sweep": True}
-    claim(open_storage(config.path(config.output)), identity, overwrite=config.overwrite)
+    return model.card.identity | flatten(asked) | {"sweep": True}
 
 
 def cell_result(one: Claimed) -> CellResult:

@@ -89,6 +89,15 @@ def test_dry_run_shows_the_plan_and_writes_nothing(sample, tmp_path):
     assert not (tmp_path / "samples").exists()
 
 
+def test_dry_run_refuses_the_output_of_another_request(sample, tmp_path, toy_model):
+    draw_directly(toy_model, tmp_path / "samples", per_class=2, steps=2)
+    code, _, error = sample("--dry-run", "steps=3")
+    assert code == 2
+    assert "steps: 2 there, 3 now" in error
+    assert sample("--dry-run", "steps=3", "overwrite=true")[0] == 0
+    assert open_sample_set(str(tmp_path / "samples")).info.provenance["steps"] == 2
+
+
 def test_a_finished_set_is_left_alone_and_a_changed_setting_refused(sample, tmp_path, toy_model):
     """A second call takes no cluster; a lost picture is drawn again from the shards."""
     output = tmp_path / "samples"

@@ -11,13 +11,18 @@ from pipeline.errors import InputError
 from pipeline.sampling.draw import claim_all
 from pipeline.sampling.finish import finish_set
 from pipeline.sampling.generate import ShardGenerator
-from pipeline.sampling.output_folder import finished_shards
+from pipeline.sampling.output_folder import claim, finished_shards
 from pipeline.sampling.plan import load_for, plan_set
-from pipeline.sampling.sweep import cell_result, claim_sweep, class_spread, sweep_cells
+from pipeline.sampling.sweep import cell_result, class_spread, sweep_cells, sweep_identity
 from pipeline.sampling.sweep_report import sweep_figure, write_table
 from pipeline.storage import open_storage
 
 SWEEP = {"guidance_scales": (1.0, 3.0), "samplers": ("ddim", "heun")}
+
+
+def claim_top(config, model) -> None:
+    output = open_storage(config.path(config.output))
+    claim(output, sweep_identity(config, model), overwrite=config.overwrite)
 
 
 @pytest.fixture
@@ -27,7 +32,7 @@ def sweep(request_of):
     def drawn(**changes):
         config = request_of("s", per_class=4, **({"sweep": SWEEP} | changes))
         model = load_for(config)
-        claim_sweep(config, model)
+        claim_top(config, model)
         sets = claim_all([plan_set(cell, model) for cell in sweep_cells(config)])
         generator = ShardGenerator([one.cell() for one in sets], model.place.url)
         for one in sets:
@@ -97,7 +102,7 @@ def test_combinations_may_be_added_and_other_settings_may_not(sweep, request_of)
     assert all(before[one.plan.output.url] == one.done for one in more[:4])
     config = request_of("s", per_class=4, sweep=SWEEP, seed=1)
     with pytest.raises(InputError, match="seed: 0 there, 1 now"):
-        claim_sweep(config, load_for(config))
+        claim_top(config, load_for(config))
     single = request_of("s", per_class=4)
     with pytest.raises(InputError, match="sweep: True there, None now"):
         claim_all([plan_set(single, load_for(single))])
