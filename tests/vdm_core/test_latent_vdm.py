@@ -152,6 +152,17 @@ def test_reconstruction_is_the_vaes_and_the_rest_is_the_vdms(model: LatentVDM) -
     torch.testing.assert_close(terms.latent, torch.full((4,), latent))
 
 
+def test_under_bf16_autocast_terms_are_float32_and_gamma_is_not_rounded(model: LatentVDM) -> None:
+    images, labels = batch()
+    plain = model(images, labels, **keyed(model))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = model(images, labels, **keyed(model))
+    assert torch.equal(mixed.latent, plain.latent)
+    for name, term in mixed.named().items():
+        assert term.dtype == torch.float32
+        torch.testing.assert_close(term, plain.named()[name], rtol=0.05, atol=0.5)
+
+
 def draw(model: LatentVDM, ids: list[int], labels: list[int], **options: object) -> Tensor:
     arguments = {"shape": SHAPE, "steps": 3, **options}
     return sample_latent_vdm(model, torch.tensor(ids), torch.tensor(labels), **arguments)  # type: ignore[arg-type]
