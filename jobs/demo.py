@@ -139,7 +139,7 @@ def _run(arguments: argparse.Namespace) -> None:
     with phases.phase("prepare"):
         prepare.main(_prepare_config(root))
     plan = plan_training(config)  # refuse here what the submitted job would refuse later
-    cpus = max(os.cpu_count() or 1, config.cluster.workers)
+    cpus = max(os.cpu_count() or 1, config.cluster.worker_counts[-1])
     ports = {"port": arguments.port, "dashboard_port": arguments.dashboard_port}
     with _copy_of_the_code() as code, local_head(cpus, **ports) as head:
         for job in jobs:

@@ -19,7 +19,7 @@ from pipeline.config.train import TrainConfig
 from pipeline.metrics import flatten
 from pipeline.tracking import Status, close_run, open_run, prepare_store
 from pipeline.training.launch import GraceExceededError, check_resources, run_training
-from pipeline.training.preflight import Plan, plan_training, set_ray_snapshot_aside
+from pipeline.training.preflight import Plan, plan_training
 from pipeline.training.register import register_model
 from pipeline.training.run_record import RunRecord, write_run
 from pipeline.training.worker import TrainJob
@@ -77,7 +77,6 @@ def open_job(plan: Plan, submitted: float) -> TrainJob:
         tracking_uri=plan.tracking_uri,
     )
     write_run(plan.run, record)
-    set_ray_snapshot_aside(plan.run)
     return TrainJob(
         config=config,
         data=config.train_paths,

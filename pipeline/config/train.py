@@ -10,6 +10,7 @@ from pipeline.config.data import Components, SelectConfig, TransformConfig
 from pipeline.config.model import ModelConfig
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
+Workers = Annotated[int, Field(gt=0)]
 
 
 class DataConfig(ConfigModel):
@@ -86,7 +87,11 @@ class DeepSpeedConfig(ConfigModel):
 class ClusterConfig(ConfigModel):
     """What is asked of Ray."""
 
-    workers: int = Field(1, gt=0)
+    workers: Workers | tuple[Workers, Workers] = Field(
+        1,
+        description="Or [least, most]: the run takes what the cluster has at the moment, and grows "
+        "and shrinks with it. The global batch stays the same.",
+    )
     cpus_per_worker: float = Field(1, gt=0)
     gpus_per_worker: float = Field(0, ge=0, description="0 trains on the CPU with gloo.")
     max_failures: int = Field(
@@ -104,12 +109,39 @@ class ClusterConfig(ConfigModel):
         30, gt=0, description="Wait for nodes before asking Ray anew, without those that died."
     )
 
+    @property
+    def worker_counts(self) -> range:
+        """Every number of workers that the run may find itself with."""
+        least, most = self.workers if isinstance(self.workers, tuple) else (self.workers,) * 2
+        return range(least, most + 1)
+
+    @model_validator(mode="after")
+    def _least_and_most(self) -> "ClusterConfig":
+        if not self.worker_counts:
+            raise ValueError(f"workers is {self.workers}: give [least, most]")
+        return self
+
 
 class CheckpointConfig(ConfigModel):
     """When state is saved and how much of it is kept."""
 
     every_steps: int = Field(1000, gt=0)
-    keep: int = Field(2, gt=0)
+    keep: int = Field(2, gt=0, description="The newest so many stay.")
+    keep_every: int | None = Field(
+        None, gt=0, description="Those of steps that are multiples of it stay for ever."
+    )
+    keep_best: bool = Field(
+        False, description="The one with the lowest training loss (bits/dim of the interval) stays."
+    )
+    retry_seconds: float = Field(
+        60, ge=0, description="How long a save tries again while the storage refuses."
+    )
+    failures_allowed: int = Field(
+        2,
+        ge=0,
+        description="Saves in a row that may fail with no more than an error in the log; one more "
+        "stops the run. The last save of a run may not fail.",
+    )
 
 
 class TrackingConfig(ConfigModel):
@@ -163,26 +195,32 @@ class TrainConfig(JobConfig):
         """The training sets as URLs or absolute paths."""
         return tuple(self.path(component.path) for component in self.data.train)
 
+    def on_workers(self, count: int) -> "TrainConfig":
+        """This configuration on so many workers."""
+        cluster = self.cluster.model_copy(update={"workers": count})
+        return self.model_copy(update={"cluster": cluster})
+
     @property
     def micro_batch(self) -> int:
-        """Images per forward pass and worker."""
-        return self.data.micro_batch or self.data.batch_size // self.cluster.workers
+        """Images per forward pass and worker; of a range of workers, on the fewest."""
+        return self.data.micro_batch or self.data.batch_size // self.cluster.worker_counts[0]
 
     @property
     def accumulation(self) -> int:
-        """Forward passes per step and worker."""
-        return self.data.batch_size // (self.cluster.workers * self.micro_batch)
+        """Forward passes per step and worker; of a range of workers, on the fewest."""
+        return self.data.batch_size // (self.cluster.worker_counts[0] * self.micro_batch)
 
     @model_validator(mode="after")
     def _batch_divides(self) -> "TrainConfig":
-        batch, workers = self.data.batch_size, self.cluster.workers
-        if batch % workers:
-            raise ValueError(
-                f"data.batch_size ({batch}) must be a multiple of cluster.workers ({workers})"
-            )
-        if (batch // workers) % self.micro_batch:
-            raise ValueError(
-                f"data.batch_size / cluster.workers ({batch // workers}) must be a multiple of "
-                f"data.micro_batch ({self.micro_batch})"
-            )
+        batch = self.data.batch_size
+        for workers in self.cluster.worker_counts:
+            if batch % workers:
+                raise ValueError(
+                    f"data.batch_size ({batch}) must be a multiple of cluster.workers ({workers})"
+                )
+            if (batch // workers) % (self.data.micro_batch or 1):
+                raise ValueError(
+                    f"data.batch_size / cluster.workers ({batch // workers}) must be a multiple of "
+                    f"data.micro_batch ({self.data.micro_batch})"
+                )
         return self

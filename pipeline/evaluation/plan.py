@@ -12,9 +12,8 @@ from pipeline.evaluation.bounds import bound_steps, check_figures, meaning
 from pipeline.evaluation.evaluate import time_steps
 from pipeline.evaluation.likelihood_report import time_text
 from pipeline.metrics import Scalar, flatten
-from pipeline.model.export import ModelCard, load_card
+from pipeline.model.export import ModelCard, load_card, newest_model
 from pipeline.storage import Location, open_storage
-from pipeline.training.checkpoint_record import newest_model
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,10 @@
-"""The one form in which a trained model leaves its run: safetensors weights and a JSON card.
+"""Models for sampling and evaluation: from a run's checkpoint, or from the form that leaves a run.
 
     model.safetensors   float32 EMA weights, the schedule's included
     model.json          how to build the VDM around them, and where they come from
 
-Sampling and evaluation load nothing else, so no pickle crosses a trust boundary.
+A checkpoint has the same card, and its weights in the fragments that the ranks wrote. Both are
+safetensors and JSON: no pickle crosses a trust boundary.
 """
 
 import hashlib
@@ -15,6 +16,9 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from pipeline.checkpoint.fragment import AVERAGE
+from pipeline.checkpoint.read import open_checkpoint
+from pipeline.checkpoint.record import COMMIT, committed
 from pipeline.config.average import AverageConfig
 from pipeline.config.base import ConfigModel
 from pipeline.config.model import ModelConfig
@@ -53,7 +57,11 @@ class AverageRecord(AverageConfig):
 
 
 class ModelCard(ConfigModel):
-    """Everything but the weights."""
+    """Everything but the weights.
+
+    `weights_sha256` is the digest of `model.safetensors`, or in a checkpoint of the digests of the
+    files that hold the weights. There `schedule_sha256` is empty: `load_model` fills it in.
+    """
 
     format: Literal[1] = 1
     model: ModelConfig
@@ -97,14 +105,39 @@ def export_bytes(weights: dict[str, Tensor], card: ModelCard) -> dict[str, bytes
     return {WEIGHTS: blob, CARD: sealed.model_dump_json(indent=2).encode()}
 
 
+def newest_model(folder: Location) -> Location:
+    """The folder of the model to load: `folder` itself, or the newest checkpoint of a run.
+
+    Raises:
+        InputError: neither a model nor a run with a complete checkpoint is there.
+    """
+    if (folder / CARD).size() is not None:
+        return folder
+    found = committed(folder)
+    if not found:
+        raise InputError(
+            f"there is no model in {folder}: give the folder of a training run with at least one "
+            f"complete checkpoint, or a folder with {CARD}"
+        )
+    return folder / found[0][0]
+
+
 def load_model(folder: Location) -> tuple[VDM, ModelCard]:
     """Return the VDM in evaluation mode, on the CPU, and its card.
+
+    Args:
+        folder: an exported model, or one checkpoint of a run.
 
     Raises:
         InputError: no model here, a card of another format, or weights that do not match their
             digest or the network.
     """
     card = load_card(folder)
+    if (folder / COMMIT).size() is not None:
+        weights = open_checkpoint(folder).whole(AVERAGE + card.average.name)
+        digest = schedule_digest(card.model.schedule.kind, weights)
+        card = card.model_copy(update={"schedule_sha256": digest})
+        return restored(weights, card, folder), card
     if (folder / WEIGHTS).size() is None:
         raise InputError(f"{folder}/{WEIGHTS} is missing beside its {CARD}; use another checkpoint")
     blob = (folder / WEIGHTS).read_bytes()

@@ -12,10 +12,9 @@ from torch import Tensor
 from pipeline.config.sample import SampleConfig
 from pipeline.errors import InputError
 from pipeline.model.classifier_export import load_classifier
-from pipeline.model.export import ModelCard, load_model
+from pipeline.model.export import ModelCard, load_model, newest_model
 from pipeline.model.schedule_record import schedule_digest
 from pipeline.storage import open_storage
-from pipeline.training.checkpoint_record import newest_model
 from vdm_core import VDM, ClassifierFree
 from vdm_core.denoiser import Denoiser
 from vdm_core.guidance import Autoguidance, Classifier, Guidance

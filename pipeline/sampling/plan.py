@@ -7,7 +7,7 @@ import numpy as np
 
 from pipeline.config.sample import SampleConfig
 from pipeline.metrics import Scalar, flatten
-from pipeline.model.export import ModelCard, load_model
+from pipeline.model.export import ModelCard, load_model, newest_model
 from pipeline.model.schedule_record import schedule_digest
 from pipeline.sampling.checks import (
     asked_rows,
@@ -23,7 +23,6 @@ from pipeline.sampling.output_folder import REQUESTS, Identity
 from pipeline.sampling.requests import digest
 from pipeline.sampling.rows import ClassTurns, HeldRows, StoredRows
 from pipeline.storage import Location, open_storage
-from pipeline.training.checkpoint_record import newest_model
 from vdm_core import VDM
 from vdm_core.labels import NO_LABEL
 

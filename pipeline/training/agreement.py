@@ -125,3 +125,22 @@ def raise_together(problem: Exception | None) -> None:
     if problem is not None:
         raise problem
     raise PeerError("; ".join(f"rank {rank}: {name}: {text}" for rank, (text, name, _) in found))
+
+
+def problem_text(error: BaseException | None) -> str | None:
+    """An error in words; None for none."""
+    return None if error is None else f"{type(error).__name__}: {error}"
+
+
+def first_problem(error: BaseException | None) -> str | None:
+    """The problem of the first rank that has one, on every rank. Collective."""
+    everyone: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(everyone, problem_text(error))
+    return next((text for text in everyone if text), None)
+
+
+def from_rank_zero(value: Any) -> Any:
+    """Rank 0's value on every rank. Collective."""
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]

@@ -1,37 +1,49 @@
-"""Checkpoints: written on every rank, committed by a last small file, verified on load.
+"""Saving the run: what is saved, who writes it, and when the ranks agree about how it went.
 
-Ray's own list of checkpoints is not used to resume: it is updated every two seconds, and a full
-disk empties it. `pipeline.training.checkpoint_record` says what a checkpoint consists of.
+A save costs the training a copy into host memory. A thread of each rank writes the copy, and rank
+0's commits; the ranks hear of each other's failures at the next save.
 """
 
 import hashlib
 import logging
-import os
-import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as NotYetError
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from threading import Event
+from types import TracebackType
 
 import torch.distributed as dist
-from ray.train import Checkpoint
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save as save_tensors
 
-from pipeline.errors import InputError
-from pipeline.model.export import CARD, WEIGHTS, ModelCard, export_bytes
+from pipeline.checkpoint.fragment import AVERAGE, MOMENTS, WEIGHTS
+from pipeline.checkpoint.rank_file import RankFile
+from pipeline.checkpoint.record import (
+    CheckpointRecord,
+    FileRecord,
+    checkpoint_name,
+)
+from pipeline.checkpoint.retention import tidy
+from pipeline.checkpoint.write import Save, commit, write_part
+from pipeline.config.train import TrainConfig
+from pipeline.model.export import CARD, ModelCard
 from pipeline.storage import Location
+from pipeline.training.agreement import (
+    AgreedInputError,
+    first_problem,
+    from_rank_zero,
+    problem_text,
+)
 from pipeline.training.averages import Averages
-from pipeline.training.checkpoint_record import COMMIT, CheckpointRecord, FileRecord, committed
 from pipeline.training.engine import Engine
 
-DEEPSPEED = "deepspeed"
-Upload = Callable[[Path, str], None]
-"""(folder, name): every rank's files in its local `folder` -> folder `name` of the run."""
+_LEAVING_SECONDS = 30.0
 log = logging.getLogger(__name__)
 
 
-class NoWholeCheckpointError(InputError):
-    """Every checkpoint of the run is damaged."""
+class SaveFailedError(AgreedInputError):
+    """Checkpoints could not be written."""
 
 
 @dataclass(frozen=True)
@@ -42,127 +54,143 @@ class Progress:
     next_index: int
 
 
-def save(
-    engine: Engine,
-    averages: Averages,
-    progress: Progress,
-    card: ModelCard,
-    run: Location,
-    upload: Upload,
-    *,
-    keep: int,
-    zero_stage: int,
-) -> None:
-    """Save everything the run needs to go on, commit it, and delete all but `keep`. Collective."""
-    name, rank = f"checkpoint_{progress.step:09d}", dist.get_rank()
-    if rank == 0:
-        (run / name / COMMIT).delete()
-        (run / name).delete_folder()  # what a killed save, or a damaged one, may have left
-    with tempfile.TemporaryDirectory(prefix="vdm-checkpoint-") as temporary:
-        local = Path(temporary)
-        engine.save(local / DEEPSPEED)
-        for average, tensors in averages.items():
-            weights = engine.gather(tensors)
-            if rank == 0 and average == card.average.name:
-                for file, content in export_bytes(weights, card).items():
-                    (local / file).write_bytes(content)
-            elif rank == 0:
-                save_file(weights, local / f"{average}.safetensors")
-        files = _all_files(local)
-        upload(local, name)
-    dist.barrier()  # every rank's upload is done
-    if rank == 0:
-        record = CheckpointRecord(
+class Checkpoints:
+    """Writes a run's checkpoints in the background, one at a time. Every rank holds one.
+
+    Leaving it as a context lets what is under way end, for at most half a minute, and never waits
+    for another rank: call `settle` before, on all ranks, where the run ends well.
+    """
+
+    def __init__(self, run: Location, config: TrainConfig, card: ModelCard) -> None:
+        """Agree on a name for this life of the run. Collective."""
+        self._run, self._config, self._card = run, config, card
+        self._rank = dist.get_rank()
+        self._life = from_rank_zero(hashlib.sha256(str(time.time_ns()).encode()).hexdigest()[:8])
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._written: Future[None] | None = None
+        self._committed: Future[None] | None = None
+        self._abandoned = Event()
+        self._file: RankFile | None = None
+        self._failures = 0
+
+    def save(
+        self, engine: Engine, averages: Averages, progress: Progress, bits_per_dim: float
+    ) -> float:
+        """Copy the state after `progress` and begin to write it; returns the seconds it took.
+
+        Collective.
+
+        Raises:
+            SaveFailedError: this is one failed save too many (`checkpoint.failures_allowed`).
+        """
+        began = time.perf_counter()
+        self.settle(allowed=self._config.checkpoint.failures_allowed)
+        kinds = (WEIGHTS, *MOMENTS, *(AVERAGE + name for name in averages))
+        tensors = [f.tensor for kind in kinds[:3] for f in engine.fragments(kind)]
+        tensors += [tensor for track in averages.values() for tensor in track]
+        if self._file is None:
+            self._file = RankFile(
+                kinds,
+                engine.fragments(WEIGHTS),
+                list(engine.shapes),
+                pinned=engine.device.type == "cuda",
+            )
+        self._file.fill(tensors)
+        self._start(engine, kinds, progress, bits_per_dim)
+        return time.perf_counter() - began
+
+    def settle(self, *, allowed: int = 0) -> None:
+        """Wait for the save under way, if any, and agree on how it ended. Collective.
+
+        Raises:
+            SaveFailedError: more than `allowed` saves in a row have failed.
+        """
+        if self._written is None:
+            return
+        problem = first_problem(self._written.exception())
+        if problem:
+            self._abandoned.set()
+        elif self._committed is not None:
+            problem = problem_text(self._committed.exception())
+        problem = from_rank_zero(problem)
+        self._written = self._committed = None
+        self._failures = self._failures + 1 if problem else 0
+        if self._failures > allowed:
+            raise SaveFailedError(
+                f"{self._failures} checkpoints in a row could not be written to {self._run}: "
+                f"{problem}; those from before are untouched. Free space or mend the storage, and "
+                "start the run again"
+            )
+        if problem and self._rank == 0:
+            log.error("a checkpoint could not be written: %s; training goes on", problem)
+
+    def __enter__(self) -> "Checkpoints":
+        """Nothing has to be opened."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End the thread; a save whose other parts do not come is given up."""
+        for future in (self._written, self._committed):
+            if future is not None:
+                try:
+                    if failed := future.exception(timeout=_LEAVING_SECONDS):
+                        log.error("the last checkpoint could not be written: %s", failed)
+                except NotYetError:
+                    log.error("the last checkpoint was not complete when the run ended")
+        self._abandoned.set()
+        self._thread.shutdown()
+
+    def _start(
+        self, engine: Engine, kinds: tuple[str, ...], progress: Progress, bits_per_dim: float
+    ) -> None:
+        """Hand the filled file to the thread, and on rank 0 the commit after it."""
+        assert self._file is not None
+        name = checkpoint_name(progress.step)
+        save = Save(
+            folder=self._run / name,
+            life=self._life,
+            world_size=dist.get_world_size(),
+            patience=self._config.checkpoint.retry_seconds,
+        )
+        file, self._abandoned = self._file, Event()
+        self._written = self._thread.submit(
+            lambda: write_part(save, self._rank, file.content(), file.layout)
+        )
+        if self._rank != 0:
+            return
+        head = CheckpointRecord(
             step=progress.step,
             next_index=progress.next_index,
-            world_size=dist.get_world_size(),
-            zero_stage=zero_stage,
-            files=files,
+            optimizer_steps=engine.optimizer_steps,
+            bits_per_dim=bits_per_dim,
+            world_size=save.world_size,
+            zero_stage=self._config.deepspeed.zero_stage,
+            config_sha256=hashlib.sha256(self._config.model_dump_json().encode()).hexdigest(),
+            files={},
         )
-        (run / name / COMMIT).write_bytes(record.model_dump_json(indent=2).encode())
-        behind = [old for old, past in committed(run) if past.step <= progress.step]
-        for old in behind[keep:]:  # a later one is damaged: this run has not come to it again
-            (run / old / COMMIT).delete()
-            (run / old).delete_folder()
+        parameters = {parameter: tuple(shape) for parameter, shape in engine.shapes.items()}
+        buffers = save_tensors(engine.buffers())
+        card = self._card.model_copy(update={"step": progress.step})
+
+        def others(files: Mapping[str, FileRecord]) -> Mapping[str, bytes]:
+            return {f"buffers.{save.life}.safetensors": buffers, CARD: _sealed(card, files)}
+
+        def finish(abandoned: Event) -> None:
+            commit(save, head, parameters, kinds, others, abandoned)
+            log.info("step %d: checkpoint committed in %s", progress.step, self._run)
+            tidy(self._run, name, self._config.checkpoint)
+
+        self._committed = self._thread.submit(finish, self._abandoned)
 
 
-def restore(engine: Engine, run: Location) -> tuple[Progress, Averages] | None:
-    """Load the newest checkpoint that is whole; None if the run has none. Collective.
-
-    Returns the progress and this rank's share of the EMA. The environment variables LOCAL_RANK
-    and LOCAL_WORLD_SIZE are those of torch's launchers; Ray Train sets them too.
-
-    Raises:
-        NoWholeCheckpointError: there are checkpoints but every one of them is damaged.
-    """
-    candidates = _from_rank_zero(committed(run) if dist.get_rank() == 0 else None)
-    for name, record in candidates:
-        checkpoint = Checkpoint((run / name).path, filesystem=run.filesystem)
-        with checkpoint.as_directory() as folder:
-            local = Path(folder)
-            damage = _damage(local, record)
-            if damage is None:
-                engine.load(local / DEEPSPEED)
-                averages = {
-                    name: engine.scatter(load_file(file)) for name, file in _averages(local)
-                }
-            dist.barrier()  # nobody leaves the folder while another reads it
-        if damage is None:
-            return Progress(record.step, record.next_index), averages
-        log.warning("checkpoint %s/%s is damaged (%s); trying the one before", run, name, damage)
-    if candidates:
-        raise NoWholeCheckpointError(
-            f"every checkpoint in {run} is damaged; restore one from a backup, or choose another "
-            "name to train from the start"
-        )
-    return None
-
-
-def _averages(local: Path) -> list[tuple[str, Path]]:
-    card = ModelCard.model_validate_json((local / CARD).read_bytes())
-    files = sorted(local.glob("*.safetensors"))
-    return [(card.average.name if file.name == WEIGHTS else file.stem, file) for file in files]
-
-
-def _all_files(local: Path) -> dict[str, FileRecord]:
-    mine = {
-        path.relative_to(local).as_posix(): FileRecord(
-            bytes=path.stat().st_size, sha256=_sha256(path)
-        )
-        for path in sorted(local.rglob("*"))
-        if path.is_file()
-    }
-    everyone: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(everyone, mine)
-    return {name: record for files in everyone for name, record in files.items()}
-
-
-def _damage(local: Path, record: CheckpointRecord) -> str | None:
-    """What is wrong with any file, agreed by all ranks. Each node checks its copy once."""
-    rank, size = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
-    names = sorted(record.files)[rank::size]
-    problem = next(
-        (text for name in names if (text := _problem(local / name, record.files[name]))), None
-    )
-    everyone: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(everyone, problem)
-    return next((text for text in everyone if text), None)
-
-
-def _problem(path: Path, expected: FileRecord) -> str | None:
-    if not path.is_file():
-        return f"{path.name} is missing"
-    if path.stat().st_size != expected.bytes:
-        return f"{path.name} has {path.stat().st_size} bytes, not {expected.bytes}"
-    return None if _sha256(path) == expected.sha256 else f"{path.name} has changed"
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _from_rank_zero(value: Any) -> Any:
-    box = [value]
-    dist.broadcast_object_list(box, src=0)
-    return box[0]
+def _sealed(card: ModelCard, files: Mapping[str, FileRecord]) -> bytes:
+    """The card with a digest of the files that hold the weights."""
+    digests = "".join(digest for file in files.values() for digest in file.sha256)
+    whole = hashlib.sha256(digests.encode()).hexdigest()
+    sealed = card.model_copy(update={"weights_sha256": whole})
+    return sealed.model_dump_json(indent=2).encode()

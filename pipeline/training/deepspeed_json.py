@@ -65,6 +65,12 @@ REFUSED = {
     "bf16": "bf16 casts every parameter, γ too (-13.3 becomes -13.3125); "
     "set deepspeed.precision=bfloat16, which is autocast over float32 parameters",
 }
+REFUSED_ZERO = {
+    "offload_param": "parameters that leave the device have no place in a checkpoint; offload the "
+    "optimizer instead: {offload_optimizer: {device: cpu}}",
+    "mics_shard_size": "checkpoints know ZeRO's partition over all workers only",
+    "zero_hpz_partition_size": "checkpoints know ZeRO's partition over all workers only",
+}
 
 
 def deepspeed_json(config: TrainConfig) -> dict[str, Any]:
@@ -77,12 +83,14 @@ def deepspeed_json(config: TrainConfig) -> dict[str, Any]:
     user = config.deepspeed.config
     problems = [_unknown(key) for key in user if key not in TOP_LEVEL_KEYS and key not in REFUSED]
     problems += [f"deepspeed.config.{key}: {why}" for key, why in REFUSED.items() if key in user]
+    problems += _refused_zero(user.get("zero_optimization", {}))
     ours: dict[str, Any] = {
         "train_batch_size": config.data.batch_size,
         "train_micro_batch_size_per_gpu": config.micro_batch,
         "gradient_accumulation_steps": config.accumulation,
         "gradient_clipping": config.optimizer.gradient_clipping,
         "zero_optimization": {"stage": config.deepspeed.zero_stage},
+        "zero_force_ds_cpu_optimizer": False,  # offload works with torch's AdamW
         "steps_per_print": 1_000_000_000,
         "torch_autocast": {
             "enabled": config.deepspeed.precision == "bfloat16",
@@ -93,6 +101,14 @@ def deepspeed_json(config: TrainConfig) -> dict[str, Any]:
     if problems:
         raise InputError("DeepSpeed JSON:\n  " + "\n  ".join(problems))
     return merged
+
+
+def _refused_zero(user: dict[str, Any]) -> list[str]:
+    place = "deepspeed.config.zero_optimization"
+    problems = [f"{place}.{key}: {why}" for key, why in REFUSED_ZERO.items() if key in user]
+    if user.get("offload_optimizer", {}).get("device") == "nvme":
+        problems.append(f"{place}.offload_optimizer.device: nvme is not supported; use cpu")
+    return problems
 
 
 def _unknown(key: str) -> str:

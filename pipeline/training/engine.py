@@ -6,8 +6,8 @@ around the network), so the schedule, the decoder and the ELBO keep their precis
 
 import os
 import warnings
+from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -19,15 +19,15 @@ import deepspeed
 import torch.distributed as dist
 from torch import Tensor
 
+from pipeline.checkpoint.fragment import MOMENTS, WEIGHTS, Fragment
 from pipeline.config.train import TrainConfig
 from pipeline.training.deepspeed_json import deepspeed_json
-from pipeline.training.fragments import WEIGHTS, Fragment, adam_state, assemble, holdings
+from pipeline.training.fragments import adam_state, assemble, holdings, masters
 from pipeline.training.optimizer import adamw, learning_rate_scale
 from vdm_core import VDM
 from vdm_core.adaptive import at_prior_mean
 from vdm_core.records import AdaptiveElboTerms, ElboTerms, SchedulePoint
 
-TAG = "state"
 warnings.filterwarnings(  # DeepSpeed calls these by names that newer versions of torch dislike
     "ignore",
     message=r".*(all_gather_into|reduce_scatter)_tensor.* is deprecated",
@@ -45,8 +45,8 @@ class Engine:
         _no_shared_memory_extension(device)
         scale = partial(learning_rate_scale, config=config.optimizer, total_steps=config.steps)
         self.device = device
-        self._shapes = {name: parameter.shape for name, parameter in vdm.named_parameters()}
-        self._buffers = vdm.state_dict().keys() - self._shapes.keys()
+        self.shapes = {name: parameter.shape for name, parameter in vdm.named_parameters()}
+        self._buffers = vdm.state_dict().keys() - self.shapes.keys()
         self._stage = config.deepspeed.zero_stage
         self._norm: Tensor | None = None
         self._gradient_is_finite: Tensor | bool = True
@@ -59,6 +59,7 @@ class Engine:
         )
         self._check_float32()
         self._holdings = holdings(self._engine, self._stage)
+        self._check_cover()
         self._weights = self.fragments(WEIGHTS)
 
     def __call__(
@@ -131,8 +132,7 @@ class Engine:
         """
         if kind == WEIGHTS:
             return [held.of(held.master) for held in self._holdings]
-        adam = self._engine.optimizer if self._stage == 0 else self._engine.optimizer.optimizer
-        return [held.of(adam_state(adam, held.master)[kind]) for held in self._holdings]
+        return [held.of(adam_state(self._adam, held.master)[kind]) for held in self._holdings]
 
     def weights(self) -> list[Tensor]:
         """The tensors of this rank's share of the weights, as they are now and will become."""
@@ -146,42 +146,77 @@ class Engine:
         """
         pairs = zip(self._weights, tensors, strict=True)
         mine = {fragment.name: fragment._replace(tensor=tensor) for fragment, tensor in pairs}
-        full = {
-            name: buffer.to("cpu", copy=True)
-            for name, buffer in self.vdm.named_buffers()
-            if name in self._buffers
-        }
-        for name, shape in self._shapes.items():
+        full = self.buffers()
+        for name, shape in self.shapes.items():
             whole = assemble(mine.get(name), shape, self.device, everywhere=False)
             if dist.get_rank() == 0:
                 full[name] = whole.to("cpu", copy=True)
         return full if dist.get_rank() == 0 else {}
 
-    def scatter(self, full: dict[str, Tensor]) -> list[Tensor]:
-        """The inverse of `gather`: this rank's share of each whole tensor."""
-        parts = []
-        for name, offset, like in self._weights:
-            part = full[name].flatten()[offset : offset + len(like)]
-            parts.append(part.to(like.device, torch.float32, copy=True))
-        return parts
+    def buffers(self) -> dict[str, Tensor]:
+        """Copies on the CPU of what is no parameter, such as the ends of a fixed schedule."""
+        named = self.vdm.named_buffers()
+        return {n: buffer.to("cpu", copy=True) for n, buffer in named if n in self._buffers}
 
-    def save(self, folder: Path) -> None:
-        """Write this rank's files of parameters, optimizer and rate curve. Collective."""
-        folder.mkdir(parents=True, exist_ok=True)
-        self._engine.save_checkpoint(str(folder), tag=TAG)
+    def load_buffers(self, buffers: Mapping[str, Tensor]) -> None:
+        """The inverse of `buffers`."""
+        for name, buffer in self.vdm.named_buffers():
+            if name in self._buffers:
+                buffer.copy_(buffers[name])
 
-    def load(self, folder: Path) -> None:
-        """Read what `save` wrote, at the same world size and ZeRO stage. Collective.
+    @property
+    def optimizer_steps(self) -> int:
+        """Updates that Adam has made."""
+        return int(self._engine.lr_scheduler.last_epoch)
 
-        Raises:
-            RuntimeError: there is nothing to load (DeepSpeed itself may only warn about that).
+    def resume(self, step: int, optimizer_steps: int) -> None:
+        """Go on after `step` with the weights and moments that were written into `fragments`.
+
+        Brings whatever depends on them in line: replicas, gathered copies, Adam's count, the
+        learning rates, DeepSpeed's counters. Collective.
         """
-        if not (folder / TAG).is_dir():
-            raise RuntimeError(f"there is no checkpoint of DeepSpeed in {folder}")
-        # DeepSpeed reads pickles: only files whose digests were checked may come here.
-        path, _ = self._engine.load_checkpoint(str(folder), tag=TAG)
-        if path is None:
-            raise RuntimeError(f"DeepSpeed could not load its checkpoint in {folder}")
+        self._spread()
+        adam = self._adam
+        for master in masters(self._engine, self._stage):
+            adam_state(adam, master)["step"].fill_(optimizer_steps)
+        curve = self._engine.lr_scheduler
+        curve.last_epoch, curve._step_count = optimizer_steps, optimizer_steps + 1
+        parts = zip(curve.optimizer.param_groups, curve.base_lrs, curve.lr_lambdas, strict=True)
+        for group, rate, scale in parts:
+            group["lr"] = rate * scale(optimizer_steps)
+        curve._last_lr = [group["lr"] for group in curve.optimizer.param_groups]
+        self._engine.global_steps = step
+        self._engine.global_samples = step * self._engine.train_batch_size()
+        self._engine.micro_steps = step * self._engine.gradient_accumulation_steps()
+
+    def _spread(self) -> None:
+        """Bring every copy of weights (at stage 0 moments too) in line with its owner."""
+        match self._stage:
+            case 0:
+                self._spread_replicas()
+            case 1 | 2:
+                self._engine.optimizer.update_lp_params()
+            case _:
+                optimizer = self._engine.optimizer
+                optimizer.checkpoint_event_prologue()
+                for group in range(len(optimizer.fp32_partitioned_groups_flat)):
+                    optimizer._reassign_or_swap_out_partitioned_parameters(group)
+                optimizer.checkpoint_event_epilogue()
+
+    def _spread_replicas(self) -> None:
+        named = dict(self.vdm.named_parameters())
+        for kind in (WEIGHTS, *MOMENTS):
+            mine = {fragment.name: fragment for fragment in self.fragments(kind)}
+            for name, parameter in named.items():
+                whole = assemble(mine.get(name), parameter.shape, self.device, everywhere=True)
+                weights = kind == WEIGHTS
+                replica = parameter.data if weights else adam_state(self._adam, parameter)[kind]
+                replica.copy_(whole)
+
+    @property
+    def _adam(self) -> torch.optim.Optimizer:
+        optimizer = self._engine.optimizer
+        return cast(torch.optim.Optimizer, optimizer if self._stage == 0 else optimizer.optimizer)
 
     def _check_float32(self) -> None:
         wrong = [
@@ -193,6 +228,16 @@ class Engine:
             raise RuntimeError(
                 f"the engine changed the precision of {', '.join(wrong[:3])}; γ and the ELBO need "
                 "float32 parameters: use deepspeed.precision=bfloat16, not a bf16 block"
+            )
+
+    def _check_cover(self) -> None:
+        held = torch.tensor(sum(part.length for part in self._holdings), device=self.device)
+        dist.all_reduce(held)
+        whole = sum(shape.numel() for shape in self.shapes.values())
+        if int(held) != whole:
+            raise RuntimeError(
+                f"the workers together hold {int(held):,} of the model's {whole:,} elements: this "
+                "partition by DeepSpeed is not known here; leave it out of deepspeed.config"
             )
 
 

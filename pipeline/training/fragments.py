@@ -13,15 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-WEIGHTS, MOMENTS = "weights", ("exp_avg", "exp_avg_sq")
-
-
-class Fragment(NamedTuple):
-    """A range of one parameter, as a 1-D float32 view of where this rank keeps it."""
-
-    name: str
-    offset: int
-    tensor: Tensor
+from pipeline.checkpoint.fragment import MOMENTS, Fragment
 
 
 class Holding(NamedTuple):
@@ -90,6 +82,17 @@ def _of_partitioned_parameters(
         if length > 0:
             flat = optimizer.fp32_partitioned_groups_flat[group]
             yield Holding(name, offset, length, flat, start)
+
+
+def masters(engine: Any, stage: int) -> list[Tensor]:
+    """The tensors that this rank's Adam updates, whether or not a parameter lies in them."""
+    match stage:
+        case 0:
+            return list(engine.module.parameters())
+        case 1 | 2:
+            return list(engine.optimizer.single_partition_of_fp32_groups)
+        case _:
+            return list(engine.optimizer.fp32_partitioned_groups_flat)
 
 
 def adam_state(optimizer: torch.optim.Optimizer, master: Tensor) -> dict[str, Tensor]:

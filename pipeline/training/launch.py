@@ -34,10 +34,11 @@ def check_resources(cluster: ClusterConfig) -> None:
     """
     there = ray.cluster_resources()
     for kind, each in (("CPU", cluster.cpus_per_worker), ("GPU", cluster.gpus_per_worker)):
-        wanted = each * cluster.workers
+        least = cluster.worker_counts[0]
+        wanted = each * least
         if wanted > there.get(kind, 0):
             raise InputError(
-                f"{cluster.workers} workers need {wanted:g} {kind}s but the cluster has "
+                f"{least} workers need {wanted:g} {kind}s but the cluster has "
                 f"{there.get(kind, 0):g}; lower cluster.workers or add nodes"
             )
 

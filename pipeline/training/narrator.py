@@ -70,3 +70,7 @@ class Narrator:
         average = average_model(card, weights)
         draw_schedule(tracker, step, live, average, card)
         draw_samples(tracker, step, average.to(device), self._config, card)
+
+    def saved(self, step: int, stall: float) -> None:
+        """Tell for how many seconds the checkpoint after `step` held the training up."""
+        self._tracker.metrics(step, {"time/checkpoint_stall_seconds": stall})

@@ -3,6 +3,7 @@
 import os
 from dataclasses import dataclass
 
+from pipeline.checkpoint.record import committed
 from pipeline.cluster.submitted import check_submitted_paths
 from pipeline.config.train import TrainConfig
 from pipeline.data.manifest import DatasetInfo
@@ -13,11 +14,8 @@ from pipeline.errors import InputError
 from pipeline.model.build import check_model
 from pipeline.storage import Location, open_storage
 from pipeline.tracking import store_uri
-from pipeline.training.checkpoint_record import committed
 from pipeline.training.deepspeed_json import deepspeed_json
 from pipeline.training.run_record import RunRecord, check_same_run, read_run
-
-RAY_SNAPSHOT = "checkpoint_manager_snapshot.json"
 
 
 @dataclass(frozen=True)
@@ -33,6 +31,12 @@ class Plan:
     done_steps: int
     tracking_uri: str
 
+    @property
+    def workers(self) -> str:
+        """How many workers it may have."""
+        counts = self.config.cluster.worker_counts
+        return f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+
     def text(self) -> str:
         """The plan in words."""
         config, start = self.config, f"continues after step {self.done_steps}"
@@ -41,7 +45,7 @@ class Plan:
             f"  data      {self.data.samples:,} images {self.data.shape}, "
             f"{self.epochs:.1f} epochs\n"
             f"  model     {self.parameters:,} parameters\n"
-            f"  step      {config.data.batch_size} images = {config.cluster.workers} workers x "
+            f"  step      {config.data.batch_size} images = {self.workers} workers x "
             f"{config.accumulation} x {config.micro_batch}\n"
             f"  tracking  {self.tracking_uri}\n"
             f"  deepspeed {deepspeed_json(config)}"
@@ -93,8 +97,3 @@ def _tracking_uri(config: TrainConfig, storage: str) -> str:
             "MLFLOW_TRACKING_URI to a server that driver and workers reach"
         )
     return store_uri(config.tracking.uri, storage)
-
-
-def set_ray_snapshot_aside(run: Location) -> None:
-    """Remove Ray's own list of checkpoints: ours is the truth, and a broken one stops every fit."""
-    (run / RAY_SNAPSHOT).delete()

@@ -5,12 +5,11 @@ import tempfile
 from pathlib import Path
 
 from pipeline.config.train import TrackingConfig
-from pipeline.model.export import CARD, WEIGHTS, ModelCard, load_model
+from pipeline.model.export import CARD, WEIGHTS, ModelCard, load_model, newest_model
 from pipeline.model.export_folder import SCHEDULE, write_export
 from pipeline.redact import one_line
 from pipeline.storage import Location, open_storage
 from pipeline.tracking.registry import DIGEST, TensorField, log_model
-from pipeline.training.checkpoint_record import newest_model
 
 log = logging.getLogger(__name__)
 

@@ -1,28 +1,17 @@
 """What a training run shows and keeps: metrics and pictures through rank 0, and checkpoints."""
 
-import logging
-from collections.abc import Callable
-from functools import partial
-from pathlib import Path
-
 import torch
 import torch.distributed as dist
 
 from pipeline.config.train import TrainConfig
 from pipeline.data.stream import TrainingStream
 from pipeline.model.export import ModelCard
-from pipeline.storage import Location
-from pipeline.training import checkpoint
 from pipeline.training.averages import Averages
-from pipeline.training.checkpoint import Progress
+from pipeline.training.checkpoint import Checkpoints, Progress
 from pipeline.training.engine import Engine
 from pipeline.training.figures import Report
 from pipeline.training.narrator import Narrator
 from pipeline.training.pictures import CURVE_TIMES
-
-Upload = Callable[[dict[str, float], Path, str], None]
-"""(figures, folder, name): Ray Train's report of a checkpoint, see `checkpoint.Upload`."""
-log = logging.getLogger(__name__)
 
 
 class RunReporter:
@@ -32,13 +21,12 @@ class RunReporter:
         self,
         config: TrainConfig,
         card: ModelCard,
-        run: Location,
         stream: TrainingStream,
         narrator: Narrator | None,
-        upload: Upload,
+        checkpoints: Checkpoints,
     ) -> None:
-        self.config, self.card, self.run = config, card, run
-        self.stream, self.narrator, self.upload = stream, narrator, upload
+        self.config, self.card, self.checkpoints = config, card, checkpoints
+        self.stream, self.narrator = stream, narrator
 
     def metrics(self, step: int, engine: Engine, figures: Report) -> None:
         """Tell one interval's figures."""
@@ -60,17 +48,9 @@ class RunReporter:
     def checkpoint(
         self, step: int, engine: Engine, averages: Averages, values: dict[str, float]
     ) -> None:
-        """Save and commit the state after `step`."""
-        figures = {"step": float(step), "bits_per_dim": values["train/bits_per_dim"]}
-        checkpoint.save(
-            engine,
-            averages,
-            Progress(step, step * self.config.data.batch_size),
-            self.card.model_copy(update={"step": step}),
-            self.run,
-            partial(self.upload, figures),
-            keep=self.config.checkpoint.keep,
-            zero_stage=self.config.deepspeed.zero_stage,
-        )
-        if dist.get_rank() == 0:
-            log.info("step %d: checkpoint committed in %s", step, self.run)
+        """Begin to save the state after `step`; the training waits for a copy of it only."""
+        progress = Progress(step, step * self.config.data.batch_size)
+        bits_per_dim = values["train/bits_per_dim"]
+        stall = self.checkpoints.save(engine, averages, progress, bits_per_dim)
+        if self.narrator is not None:
+            self.narrator.saved(step, stall)

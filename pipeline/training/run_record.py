@@ -15,15 +15,15 @@ RECORD = "run.json"
 # More `steps` under optimizer.decay=cosine stretch what is left of the rate curve; so be it.
 MAY_CHANGE = (
     "root", "storage_path", "resume", "steps", "data.train", "data.on_bad_sample",
-    "data.max_bad_fraction", "data.loader_workers", "cluster.cpus_per_worker",
-    "cluster.max_failures", "checkpoint.", "tracking.",
+    "data.max_bad_fraction", "data.loader_workers", "data.micro_batch", "cluster.", "checkpoint.",
+    "tracking.", "deepspeed.zero_stage", "deepspeed.config.zero_",
 )  # fmt: skip
 
 
 class RunRecord(ConfigModel):
     """The identity of a run."""
 
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     config: TrainConfig
     dataset_digest: str
     mlflow_run_id: str
@@ -57,7 +57,7 @@ def check_same_run(old: RunRecord, config: TrainConfig, dataset_digest: str) -> 
     Raises:
         InputError: names every field that differs, with both values.
     """
-    before, now = (flatten(c.model_dump(mode="json")) for c in (old.config, config))
+    before, now = (_settings(c) for c in (old.config, config))
     changed = [
         f"{key}: {_show(before, key)} in the run, {_show(now, key)} now"
         for key in sorted(before.keys() | now.keys())
@@ -72,6 +72,12 @@ def check_same_run(old: RunRecord, config: TrainConfig, dataset_digest: str) -> 
             f"run {config.name!r} exists with another configuration; restore these values or "
             "choose another name:\n  " + "\n  ".join(changed)
         )
+
+
+def _settings(config: TrainConfig) -> dict[str, Any]:
+    """Every field that is not empty, by its dotted name."""
+    flat = flatten(config.model_dump(mode="json"))
+    return {key: value for key, value in flat.items() if value != "{}"}
 
 
 def _show(values: Mapping[str, Any], key: str) -> str:

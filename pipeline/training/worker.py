@@ -7,8 +7,8 @@ import json
 import logging
 import time
 import traceback
-from contextlib import closing
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from pipeline.tracking import Tracker
 from pipeline.tracking.system_metrics import SystemMetrics
 from pipeline.training.agreement import AgreedInputError, raise_together
 from pipeline.training.averages import start_averages
-from pipeline.training.checkpoint import NoWholeCheckpointError, Progress, restore
+from pipeline.training.checkpoint import Checkpoints, Progress
 from pipeline.training.compute_cost import compute_cost
 from pipeline.training.deepspeed_json import deepspeed_json
 from pipeline.training.engine import Engine
@@ -40,6 +40,7 @@ from pipeline.training.loop import LoopState, train
 from pipeline.training.monitor import CrashLoopError
 from pipeline.training.narrator import Narrator
 from pipeline.training.reporter import RunReporter
+from pipeline.training.restore import restore
 from pipeline.training.signals import DriverLine
 
 log = logging.getLogger(__name__)
@@ -71,7 +72,7 @@ def train_worker(settings: dict[str, Any]) -> int | Exception:
     try:
         with line:
             return train_run(settings["job"], line)
-    except (FloatingPointError, AgreedInputError, NoWholeCheckpointError, CrashLoopError) as error:
+    except (FloatingPointError, AgreedInputError, CrashLoopError) as error:
         return error
     except Exception:
         line.failed(traceback.format_exc())
@@ -80,7 +81,9 @@ def train_worker(settings: dict[str, Any]) -> int | Exception:
 
 def train_run(job: TrainJob, line: DriverLine) -> int:
     """Train from the newest whole checkpoint, or from the start; return the steps done."""
-    started, config, rank = time.time(), job.config, dist.get_rank()
+    started, rank = time.time(), dist.get_rank()
+    config = job.config.on_workers(dist.get_world_size())
+    job = replace(job, config=config)
     set_up_logging()
     for name in (None, "ray.train"):  # Ray has lowered them; every rank would announce each report
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -101,30 +104,31 @@ def train_run(job: TrainJob, line: DriverLine) -> int:
     )
     if rank == 0 and restored:
         log.info("continuing %s after step %d", config.name, progress.step)
-    stream = training_stream(job, mixture, progress.next_index)
-    tracker = Tracker(job.tracking_uri, job.mlflow_run_id, job.journal) if rank == 0 else None
-    system = system_metrics(job, device)
-    narrator = None
-    if tracker:
-        tracker.json("deepspeed.json", deepspeed_json(config))
-        tracker.json("dataset.json", asdict(mixture.info))
-        narrator = Narrator(tracker, config, card, cost, vdm.term_names)
-        narrator.begin(job.submitted, started, progress.step)
-    reporter = RunReporter(config, card, run, stream, narrator, report)
     state = LoopState(progress.step, averages)
-    try:
-        with closing(stream):
-            return train(engine, iter(stream), config, card.dims, state, reporter, line)
-    except NonFiniteStepError as error:
-        name = f"nonfinite_step_{error.step}.json"
+    with ExitStack() as stack:
+        tracker = Tracker(job.tracking_uri, job.mlflow_run_id, job.journal) if rank == 0 else None
+        narrator, system = None, system_metrics(job, device)
+        if system:
+            stack.callback(system.close)
         if tracker:
-            write_report(run / name, error.report)
-            tracker.json(name, error.report)
-        raise FloatingPointError(f"{error}. Its examples are in {run / name}") from error
-    finally:
-        for closing_down in (system, tracker):
-            if closing_down:
-                closing_down.close()
+            stack.callback(tracker.close)
+            tracker.json("deepspeed.json", deepspeed_json(config))
+            tracker.json("dataset.json", asdict(mixture.info))
+            narrator = Narrator(tracker, config, card, cost, vdm.term_names)
+            narrator.begin(job.submitted, started, progress.step)
+        checkpoints = stack.enter_context(Checkpoints(run, config, card))
+        stream = stack.enter_context(closing(training_stream(job, mixture, progress.next_index)))
+        reporter = RunReporter(config, card, stream, narrator, checkpoints)
+        try:
+            done = train(engine, iter(stream), config, card.dims, state, reporter, line)
+        except NonFiniteStepError as error:
+            name = f"nonfinite_step_{error.step}.json"
+            if tracker:
+                write_report(run / name, error.report)
+                tracker.json(name, error.report)
+            raise FloatingPointError(f"{error}. Its examples are in {run / name}") from error
+        checkpoints.settle()
+        return done
 
 
 def system_metrics(job: TrainJob, device: torch.device) -> SystemMetrics | None:
@@ -160,12 +164,6 @@ def write_report(place: Location, report: dict[str, Any]) -> None:
         place.write_bytes(json.dumps(report, indent=2, allow_nan=False).encode())
     except InputError as error:
         log.error("%s", error)
-
-
-def report(figures: dict[str, float], folder: Path, name: str) -> None:
-    """Hand this rank's files to Ray Train, which puts them into folder `name` of the run."""
-    checkpoint = ray.train.Checkpoint.from_directory(folder)
-    ray.train.report(figures, checkpoint=checkpoint, checkpoint_dir_name=name)
 
 
 def training_stream(job: TrainJob, mixture: Mixture, start: int) -> TrainingStream:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.checkpoint.record import committed
 from pipeline.config.prepare import PrepareConfig
 from pipeline.data.dataset import ShardedDataset, open_dataset
 from pipeline.data.decode import encode_png
@@ -16,7 +17,6 @@ from pipeline.data.stream import iterate_once
 from pipeline.errors import InputError
 from pipeline.prepare.splits import plan_prepare, prepare
 from pipeline.storage import open_storage
-from pipeline.training.checkpoint_record import committed
 
 PROJECT = Path(__file__).parents[3]
 IMAGES = np.random.Generator(np.random.Philox(5)).integers(0, 256, (24, 1, 8, 8), np.uint8)

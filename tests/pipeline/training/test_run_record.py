@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
+from pipeline.checkpoint.record import COMMIT, CheckpointRecord, committed
 from pipeline.errors import InputError
+from pipeline.model.export import newest_model
 from pipeline.storage import open_storage
-from pipeline.training.checkpoint_record import COMMIT, CheckpointRecord, committed, newest_model
 from pipeline.training.run_record import RECORD, RunRecord, check_same_run, read_run, write_run
 
 
@@ -22,7 +23,7 @@ def test_round_trip(tiny: Any, tmp_path: Path) -> None:
     assert read_run(folder) is None
     write_run(folder, record(tiny()))
     assert read_run(folder) == record(tiny())
-    (folder / RECORD).write_bytes(b'{"format": 2}')
+    (folder / RECORD).write_bytes(b'{"format": 1}')
     with pytest.raises(InputError, match="not a run of this version"):
         read_run(folder)
 
@@ -34,10 +35,13 @@ def test_round_trip(tiny: Any, tmp_path: Path) -> None:
         "data.loader_workers=2",
         *("checkpoint.keep=9", "tracking.log_every=7", "cluster.max_failures=0"),
         *("root=/", "storage_path=s"),
+        *("cluster.workers=2", "cluster.workers=[1, 2]", "cluster.gpus_per_worker=1"),
+        *("data.micro_batch=4", "deepspeed.zero_stage=3"),
+        "deepspeed.config={zero_optimization: {offload_optimizer: {device: cpu}}}",
     ],
 )
 def test_what_may_change(tiny: Any, override: str) -> None:
-    """Length, places, reporting and patience do not change what a step computes."""
+    """Length, places, reporting, patience and topology do not change what a step computes."""
     check_same_run(record(tiny()), tiny(override), "d")
 
 
@@ -51,8 +55,8 @@ def test_what_may_change(tiny: Any, override: str) -> None:
         ),
         ("model.network.kind=unet", "model.network.multipliers: '[1, 2]' in the run, absent now"),
         ("seed=6", "seed: 5 in the run, 6 now"),
-        ("deepspeed.zero_stage=2", "deepspeed.zero_stage: 1 in the run, 2 now"),
-        ("cluster.workers=2", "cluster.workers: 1 in the run, 2 now"),
+        ("deepspeed.precision=bfloat16", "'float32' in the run, 'bfloat16' now"),
+        ("data.batch_size=16", "data.batch_size: 8 in the run, 16 now"),
         ("model.steps=10", "model.steps: None in the run, 10 now"),
         ("data.lanes=4", "data.lanes: 2 in the run, 4 now"),
     ],
@@ -78,7 +82,14 @@ def test_a_folder_without_commit_is_no_checkpoint(tmp_path: Path) -> None:
         newest_model(run)
     for step in (9, 10, 11, 12):
         checkpoint = CheckpointRecord(
-            step=step, next_index=step * 8, world_size=1, zero_stage=1, files={}
+            step=step,
+            next_index=step * 8,
+            optimizer_steps=step,
+            bits_per_dim=1.0,
+            world_size=1,
+            zero_stage=1,
+            config_sha256="",
+            files={},
         )
         name = f"checkpoint_{step:09d}"
         (run / name / "model.json").write_bytes(b"{}")

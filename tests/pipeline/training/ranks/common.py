@@ -1,5 +1,6 @@
 """What the scripts that run on several ranks share. Each is started once per rank."""
 
+import math
 import os
 import sys
 from pathlib import Path
@@ -9,11 +10,17 @@ import torch
 import torch.distributed as dist
 
 from pipeline.config.train import TrainConfig
+from pipeline.data.manifest import DatasetInfo
 from pipeline.model.build import build_vdm
+from pipeline.storage import Location
 from pipeline.training.agreement import Word
+from pipeline.training.averages import Averages, update_averages
+from pipeline.training.checkpoint import Checkpoints, Progress
 from pipeline.training.engine import Engine
+from pipeline.training.interval import IntervalMeter
 from pipeline.training.optimizer import adamw, learning_rate_scale
-from pipeline.training.step import StepSettings, training_draws
+from pipeline.training.step import StepSettings, train_step, training_draws
+from pipeline.training.worker import model_card
 from vdm_core import VDM
 from vdm_core.decoder import radius
 from vdm_core.records import Batch
@@ -102,6 +109,30 @@ def own_batches(step: int, config: TrainConfig) -> list[Batch]:
     size, rank, world = config.data.batch_size, dist.get_rank(), dist.get_world_size()
     own = [*range(step * size + rank, (step + 1) * size, world)]
     return [batch(own[i : i + config.micro_batch]) for i in range(0, len(own), config.micro_batch)]
+
+
+def losses(
+    engine: Engine, config: TrainConfig, steps: range, averages: Averages | None = None
+) -> tuple[list[float], list[float]]:
+    """Mean bits/dim and gradient norm of each step."""
+    meter, found, norms = IntervalMeter(engine.vdm.term_names, CPU), [], []
+    for step in steps:
+        train_step(engine, own_batches(step, config), settings(config), meter)
+        nats = sum(meter.bring_together().nats.values())
+        found.append(nats / (64 * math.log(2)))
+        norms.append(engine.gradient_norm)
+        if averages is not None:
+            update_averages(averages, config.optimizer.ema, step, engine.weights())
+    return found, norms
+
+
+def save(engine: Engine, averages: Averages, step: int, config: TrainConfig, run: Location) -> None:
+    """A checkpoint after `step`, committed."""
+    info = DatasetInfo("train", SHAPE, CLASSES, ("a", "b", "c"))
+    with Checkpoints(run, config, model_card(config, info, "none")) as checkpoints:
+        progress = Progress(step, step * config.data.batch_size)
+        checkpoints.save(engine, averages, progress, bits_per_dim=1.0)
+        checkpoints.settle()
 
 
 def reference(config: TrainConfig, steps: int) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,13 @@ import torch.distributed as dist
 from pipeline.config.train import TrainConfig
 from pipeline.data.dataset import open_dataset
 from pipeline.data.mixture import single
-from pipeline.storage import Location, open_storage
+from pipeline.storage import open_storage
 from pipeline.training.averages import start_averages
-from pipeline.training.checkpoint import NoWholeCheckpointError, Progress, restore, save
+from pipeline.training.checkpoint import Checkpoints, Progress
 from pipeline.training.figures import Report
 from pipeline.training.interval import IntervalMeter
 from pipeline.training.loop import LoopState, train
+from pipeline.training.restore import NoWholeCheckpointError, restore
 from pipeline.training.step import train_step
 from pipeline.training.worker import TrainJob, model_card, training_stream
 from vdm_core.records import ElboTerms
@@ -33,8 +35,8 @@ class InterruptedRunError(Exception):
 class Recorder:
     """Keeps what the loop reports; saves real checkpoints."""
 
-    def __init__(self, config: TrainConfig, run: Location, card: Any, stop: int | None) -> None:
-        self.config, self.run, self.card, self.stop = config, run, card, stop
+    def __init__(self, config: TrainConfig, checkpoints: Checkpoints, stop: int | None) -> None:
+        self.config, self.checkpoints, self.stop = config, checkpoints, stop
         self.values: dict[int, dict[str, float]] = {}
         self.pictured: list[int] = []
         self.saved: list[int] = []
@@ -52,14 +54,8 @@ class Recorder:
 
     def checkpoint(self, step: int, engine: Any, averages: Any, values: Any) -> None:
         self.saved.append(step)
-        config = self.config
-        progress = Progress(step, step * config.data.batch_size)
-        keep, stage = config.checkpoint.keep, config.deepspeed.zero_stage
-        card = self.card.model_copy(update={"step": step})
-        save(engine, averages, progress, card, self.run, self.upload, keep=keep, zero_stage=stage)
-
-    def upload(self, folder: Path, name: str) -> None:
-        shutil.copytree(folder, f"{self.run.path}/{name}", dirs_exist_ok=True)
+        progress = Progress(step, step * self.config.data.batch_size)
+        self.checkpoints.save(engine, averages, progress, values["train/bits_per_dim"])
 
 
 def fit(
@@ -76,15 +72,16 @@ def fit(
     )
     if poison:
         next(engine.vdm.parameters()).data.view(-1)[0] = math.nan
-    recorder = Recorder(config, at, model_card(config, mixture.info, "none"), stop)
     stream = training_stream(job, mixture, progress.next_index)
-    error = ""
-    try:
-        state = LoopState(progress.step, averages)
-        train(engine, iter(stream), config, 64, state, recorder, common.Signals())
-    except (FloatingPointError, InterruptedRunError) as raised:
-        error = f"{type(raised).__name__}: {raised}"
-    stream.close()
+    error, card = "", model_card(config, mixture.info, "none")
+    with closing(stream), Checkpoints(at, config, card) as checkpoints:
+        recorder, state = Recorder(config, checkpoints, stop), LoopState(progress.step, averages)
+        try:
+            train(engine, iter(stream), config, 64, state, recorder, common.Signals())
+            checkpoints.settle()
+        except (FloatingPointError, InterruptedRunError) as raised:
+            error = f"{type(raised).__name__}: {raised}"
+    dist.barrier()
     return {
         "from": progress.step,
         "error": error,
@@ -141,13 +138,13 @@ def flip(path: Path) -> None:
     path.write_bytes(data)
 
 
-def optimizer_file(folder: Path) -> Path:
-    return next(folder.glob("deepspeed/state/*optim_states.pt"))
+def state_file(folder: Path) -> Path:
+    return next(folder.glob("rank-00001.*.safetensors"))
 
 
 def damage_all(folder: Path) -> None:
     for checkpoint in folder.parent.glob("checkpoint_*"):
-        flip(checkpoint / "model.safetensors")
+        flip(state_file(checkpoint))
 
 
 def future_commit(folder: Path) -> None:
@@ -157,9 +154,9 @@ def future_commit(folder: Path) -> None:
 
 DAMAGES: dict[str, Callable[[Path], None]] = {
     "nothing": lambda folder: None,
-    "flipped byte": lambda folder: flip(optimizer_file(folder)),
-    "truncated": lambda folder: optimizer_file(folder).write_bytes(b"short"),
-    "missing": lambda folder: optimizer_file(folder).unlink(),
+    "flipped byte": lambda folder: flip(state_file(folder)),
+    "truncated": lambda folder: state_file(folder).write_bytes(b"short"),
+    "missing": lambda folder: state_file(folder).unlink(),
     "no commit": lambda folder: (folder / "checkpoint.json").unlink(),
     "unreadable commit": lambda folder: flip(folder / "checkpoint.json"),
     "foreign commit": future_commit,

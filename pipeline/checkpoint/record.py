@@ -1,0 +1,107 @@
+"""What a checkpoint is: a folder of the run that ends with its commit.
+
+    rank-00000.<life>.safetensors   each rank's fragments of weights, moments and averages
+    buffers.<life>.safetensors      what is no parameter, such as the ends of a fixed schedule
+    model.json                      how to build the model around the weights
+    index.json                      which elements of which parameter lie where in which file
+    checkpoint.json                 the commit: step, position, size and digests of every file
+
+`checkpoint.json` is written last: a folder without it does not exist for anyone. `<life>` names
+the start of the workers that wrote the file, so what an earlier, killed save left is never
+mistaken for a part of this one.
+"""
+
+import hashlib
+import logging
+from collections.abc import Iterator
+from typing import Literal
+
+from pydantic import ValidationError
+
+from pipeline.config.base import ConfigModel
+from pipeline.storage import Location
+
+COMMIT, INDEX = "checkpoint.json", "index.json"
+PIECE = 1 << 25
+log = logging.getLogger(__name__)
+
+
+class FileRecord(ConfigModel):
+    """Size of a file in bytes, and the SHA-256 of each of its pieces of `PIECE` bytes."""
+
+    bytes: int
+    sha256: tuple[str, ...]
+
+
+class FileLayout(ConfigModel):
+    """Where a rank's file keeps what.
+
+    `fragments`: (parameter's place in the index, offset in it, elements). From byte `start` on they
+    follow each other as float32, once for each kind of the index.
+    """
+
+    start: int
+    fragments: tuple[tuple[int, int, int], ...]
+
+
+class Index(ConfigModel):
+    """Contents of `index.json`: the shape of every parameter, the kinds of state, and the files."""
+
+    parameters: dict[str, tuple[int, ...]]
+    kinds: tuple[str, ...]
+    files: dict[str, FileLayout]
+
+
+class CheckpointRecord(ConfigModel):
+    """Contents of `checkpoint.json`. The stream goes on at global sample index `next_index`.
+
+    `optimizer_steps` is Adam's count of steps, and the place on the learning-rate curve.
+    `bits_per_dim` is the training loss of the last interval.
+    """
+
+    format: Literal[2] = 2
+    step: int
+    next_index: int
+    optimizer_steps: int
+    bits_per_dim: float
+    world_size: int
+    zero_stage: int
+    config_sha256: str
+    files: dict[str, FileRecord]
+
+
+def file_record(content: bytes | memoryview) -> FileRecord:
+    """The record of a file with this content."""
+    pieces = (content[at : at + PIECE] for at in range(0, max(len(content), 1), PIECE))
+    digests = tuple(hashlib.sha256(piece).hexdigest() for piece in pieces)
+    return FileRecord(bytes=len(content), sha256=digests)
+
+
+def checkpoint_name(step: int) -> str:
+    """The name of the folder of the checkpoint after `step`."""
+    return f"checkpoint_{step:09d}"
+
+
+def checkpoint_folders(run: Location) -> Iterator[str]:
+    """Names of the folders that are, or may become, checkpoints."""
+    return (name for name in run.folders() if name.startswith("checkpoint_"))
+
+
+def committed(run: Location) -> list[tuple[str, CheckpointRecord]]:
+    """Names and records of the run's complete checkpoints, newest first."""
+    found = []
+    for name in checkpoint_folders(run):
+        commit = run / name / COMMIT
+        if commit.size() is not None:
+            try:
+                record = CheckpointRecord.model_validate_json(commit.read_bytes())
+            except ValidationError as error:
+                log.warning("%s is damaged and ignored: %s", commit, error)
+                continue
+            found.append((name, record))
+    return sorted(found, key=lambda item: item[1].step, reverse=True)
+
+
+def has_commits(run: Location) -> bool:
+    """Whether any checkpoint was ever committed, readable or not."""
+    return any((run / name / COMMIT).size() is not None for name in checkpoint_folders(run))

@@ -1,0 +1,74 @@
+"""Going on after the newest checkpoint that is whole, whatever number of ranks wrote it."""
+
+import logging
+
+import torch
+import torch.distributed as dist
+
+from pipeline.checkpoint.fragment import AVERAGE, MOMENTS, WEIGHTS
+from pipeline.checkpoint.read import CheckpointReader, DamagedError, Wanted, wrong_size
+from pipeline.checkpoint.record import committed, has_commits
+from pipeline.errors import InputError
+from pipeline.storage import Location
+from pipeline.training.agreement import AgreedInputError, first_problem, from_rank_zero
+from pipeline.training.averages import Averages
+from pipeline.training.checkpoint import Progress
+from pipeline.training.engine import Engine
+
+log = logging.getLogger(__name__)
+
+
+class NoWholeCheckpointError(AgreedInputError):
+    """Every checkpoint of the run is damaged."""
+
+
+def restore(engine: Engine, run: Location) -> tuple[Progress, Averages] | None:
+    """Load the newest checkpoint that is whole; None if the run has none. Collective.
+
+    It may come from another number of ranks and another ZeRO stage: each rank reads what it holds.
+    Returns the progress and this rank's share of the averages.
+
+    Raises:
+        NoWholeCheckpointError: there are checkpoints but every one of them is damaged.
+    """
+    rank = dist.get_rank()
+    candidates, any_commit = from_rank_zero(
+        (committed(run), has_commits(run)) if rank == 0 else None
+    )
+    for name, record in candidates:
+        averages: Averages = {}
+        try:
+            if rank == 0 and (wrong := wrong_size(run / name, record.files)):
+                raise DamagedError(wrong)
+            averages = _read_state(engine, CheckpointReader(run / name, record))
+            damage = None
+        except InputError as error:
+            damage = error
+        if (problem := first_problem(damage)) is None:
+            engine.resume(record.step, record.optimizer_steps)
+            return Progress(record.step, record.next_index), averages
+        if rank == 0:
+            log.warning("checkpoint %s is damaged (%s); trying the one before", name, problem)
+    if any_commit:
+        raise NoWholeCheckpointError(
+            f"every checkpoint in {run} is damaged; restore one from a backup, or choose another "
+            "name to train from the start"
+        )
+    return None
+
+
+def _read_state(engine: Engine, reader: CheckpointReader) -> Averages:
+    """Overwrite this rank's share of weights and moments; returns its share of the averages."""
+    averages = {
+        name: [torch.empty_like(tensor) for tensor in engine.weights()] for name in reader.averages
+    }
+    layout = engine.fragments(WEIGHTS)
+    wanted = [Wanted(kind, f) for kind in (WEIGHTS, *MOMENTS) for f in engine.fragments(kind)]
+    wanted += [
+        Wanted(AVERAGE + name, fragment._replace(tensor=tensor))
+        for name, track in averages.items()
+        for fragment, tensor in zip(layout, track, strict=True)
+    ]
+    reader.fill(wanted)
+    engine.load_buffers(reader.buffers())
+    return averages
