@@ -103,10 +103,12 @@ def deepspeed_json(config: TrainConfig) -> dict[str, Any]:
     return merged
 
 
-def _refused_zero(user: dict[str, Any]) -> list[str]:
-    place = "deepspeed.config.zero_optimization"
+def _refused_zero(user: Any) -> list[str]:
+    if not isinstance(user, dict):
+        return []  # it contradicts ours
+    place, offload = "deepspeed.config.zero_optimization", user.get("offload_optimizer")
     problems = [f"{place}.{key}: {why}" for key, why in REFUSED_ZERO.items() if key in user]
-    if user.get("offload_optimizer", {}).get("device") == "nvme":
+    if isinstance(offload, dict) and offload.get("device") == "nvme":
         problems.append(f"{place}.offload_optimizer.device: nvme is not supported; use cpu")
     return problems
 

@@ -54,6 +54,9 @@ def test_auto_is_filled_and_the_rest_passes(tiny: Any) -> None:
         ("fp16: {enabled: true}", "fp16: float16 would round"),
         ("optimizer: {type: Adam}", "optimizer: the optimizer has a group of its own"),
         ("scheduler: {type: WarmupLR}", "scheduler: set optimizer.warmup_steps"),
+        ("zero_optimization: {offload_param: {device: cpu}}", "no place in a checkpoint"),
+        ("zero_optimization: {offload_optimizer: {device: nvme}}", "nvme is not supported"),
+        ("zero_optimization: {mics_shard_size: 2}", "mics_shard_size: checkpoints know"),
         ("aio: {block_size: auto}", 'aio.block_size: "auto" has no source'),
     ],
 )

@@ -10,6 +10,7 @@ from pipeline.config.train import TrainConfig
 from pipeline.model.export import load_model, newest_model
 from pipeline.storage import open_storage
 
+pytestmark = pytest.mark.slow
 WAY = [(2, 0), (2, 1), (2, 2), (2, 3), (1, 2), (1, 0), (2, 3), (2, 0)]
 """Workers and ZeRO stage of each leg of the run; two steps each."""
 LAUNCHES = [(0, 4), (4, 6), (6, 8)]
