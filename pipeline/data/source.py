@@ -151,6 +151,8 @@ class Filler:
 
     def _samples(self, indices: range) -> Encoded:
         sets, places = self._mixing.places(np.array(indices, dtype=np.int64))
+        if len(self._readers) == 1:
+            return gathered(self._readers[0].samples(places))
         found: dict[int, Sample] = {}
         for number in np.unique(sets).tolist():
             rows = np.flatnonzero(sets == number)

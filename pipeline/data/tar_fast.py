@@ -70,15 +70,15 @@ def plain_members(data: bytes) -> Members | None:
     """The members of a tar fragment, if all are plain regular files."""
     if not data or len(data) % _RECORD:
         return None
-    headers = np.frombuffer(data, _HEADER)
-    at = np.flatnonzero(headers["magic"] == _USTAR)
-    headers = headers[at]
+    at = np.flatnonzero(np.frombuffer(data, _HEADER)["magic"] == _USTAR)
+    raw = np.frombuffer(data, np.uint8).reshape(-1, _RECORD)[at]
+    headers = raw.view(_HEADER)[:, 0]
     sizes = _octal(headers["size"][:, :11])
     if sizes is None or not _is_chain(at, sizes, len(data) // _RECORD):
         return None
     if (headers["kind"] != _REGULAR).any() or headers["prefix"].any():
         return None
-    if not _checksums_agree(data, at, headers["checksum"]):
+    if not _checksums_agree(raw, headers["checksum"]):
         return None
     names = _names(headers["name"])
     if names is None:
@@ -100,9 +100,8 @@ def _is_chain(at: NDArray[np.int64], sizes: NDArray[np.int64], records: int) -> 
     )
 
 
-def _checksums_agree(data: bytes, at: NDArray[np.int64], stored: NDArray[np.uint8]) -> bool:
+def _checksums_agree(headers: NDArray[np.uint8], stored: NDArray[np.uint8]) -> bool:
     expected = _octal(stored[:, :6])
-    headers = np.frombuffer(data, np.uint8).reshape(-1, _RECORD)[at]
     sums = headers.sum(1, dtype=np.uint32) - stored.sum(1, dtype=np.uint32) + _SPACES
     return expected is not None and np.array_equal(sums, expected)
 
