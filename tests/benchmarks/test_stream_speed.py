@@ -4,6 +4,12 @@ Every side reads the same shards, from the page cache, and hands over batches of
 labels; ours shuffles in windows, checks CRC-32 and knows its position too. The sides alternate
 in one process, on one core; medians of CPU time are compared. Quick decoders need the extra `fast`.
 
+"webdataset + Pillow" is what its documentation shows, in the quickest of the usual forms: samples
+one by one, without batches, are 1 to 4 % quicker; collated by a DataLoader, or decoded to "pil" or
+"torchrgb8", they are 2 to 8 % slower. "quick decoder alone" has the encoded pictures in memory and
+does nothing else: it is the limit of the stream, whose share of it says what reading, checking,
+shuffling and collating cost. MosaicML Streaming reads a format of its own and is left out.
+
     OMP_NUM_THREADS=1 python -m pytest tests/benchmarks/test_stream_speed.py -m benchmark -s
 
 CIFAR-10 and photos are read from ../shared/data. Without the first, padded Fashion-MNIST from this
@@ -145,12 +151,8 @@ def test_samples_per_cpu_second(kind: str, tmp_path: Path) -> None:
     torch.set_num_threads(1)
     dataset = dataset_of(kind, tmp_path)
     blocks = dataset.read_blocks(range(len(dataset.blocks)))
-    pictures = [
-        next(value for name, value in entry.fields.items() if name != "cls")
-        for block in blocks
-        for entry in block
-        if not isinstance(entry, Exception)
-    ]
+    pictures = [picture for block in blocks for picture in block.pictures]
+    assert all(isinstance(picture, bytes) for picture in pictures)
     sides: dict[str, Side] = {
         "webdataset + Pillow": lambda: webdataset_batches(dataset, fast=False),
         "webdataset + quick decoder": lambda: webdataset_batches(dataset, fast=True),
@@ -167,6 +169,7 @@ def test_samples_per_cpu_second(kind: str, tmp_path: Path) -> None:
     for name, median in medians.items():
         ratio = medians["webdataset + Pillow"] / median
         print(f"  {name:28s}{batches * BATCH / median:10,.0f}{ratio:8.2f}")
+    print(f"  here / decoder alone {medians['quick decoder alone'] / medians['here']:25.2f}")
 
 
 def wall_seconds(batches: Iterator[Any], count: int) -> float:
