@@ -76,6 +76,14 @@ def test_tars_are_indexed_and_not_touched(tmp_path: Path, inside: bool) -> None:
     assert {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in tmp_path.rglob("*.tar")} == before
 
 
+def test_keys_with_equal_hashes_are_looked_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hashes save memory; that they may collide must not refuse anyone's data."""
+    monkeypatch.setattr("pipeline.prepare.tar_index.key_hash", lambda key: 7)
+    assert contents(run(config(tmp_path, tars(tmp_path)))) == expected(COLOUR)
+
+
 @pytest.mark.skipif(not CIFAR10.is_dir(), reason=f"CIFAR-10 is not at {CIFAR10}")
 @pytest.mark.parametrize("groups", [1, pytest.param(10, marks=pytest.mark.slow)])
 def test_cifar10_unpacks_to_identical_pixels_and_labels(tmp_path: Path, groups: int) -> None:

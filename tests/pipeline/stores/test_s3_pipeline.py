@@ -14,6 +14,7 @@ from pipeline.config.prepare import PrepareConfig
 from pipeline.data.dataset import ShardedDataset, open_dataset
 from pipeline.data.decode import encode_png
 from pipeline.data.stream import iterate_once
+from pipeline.data.tar_reader import sample_offsets
 from pipeline.errors import InputError
 from pipeline.prepare.splits import plan_prepare, prepare
 from pipeline.storage import open_storage
@@ -76,6 +77,15 @@ def test_tars_in_a_bucket_are_indexed(bucket: str) -> None:
     indexed = run(config(f"{bucket}/index", tars))
     assert [row.sha256 for row in indexed.rows] == [row.sha256 for row in packed.rows]
     assert pixels(open_dataset(f"{bucket}/index/train")) == pixels(packed)
+
+
+def test_the_headers_of_a_tar_are_read_in_large_pieces(bucket: str, faulty: Any) -> None:
+    """A request for each of them would take minutes for a usual shard."""
+    packed = run(config(f"{bucket}/out", upload_tree(f"{bucket}/tree")))
+    faulty.requests.clear()
+    shard = packed.rows[0]
+    assert len(sample_offsets(packed.shards_at / shard.shard)) == shard.samples + 1 > 4
+    assert faulty.requests.count("GET") <= 3  # all, its end, and the mark there
 
 
 @pytest.mark.parametrize("fault", ["503", "reset"])
