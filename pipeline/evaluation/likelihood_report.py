@@ -65,13 +65,15 @@ def further_figures(
 
 
 def tracked_figures(report: LikelihoodReport) -> dict[str, float]:
-    """The report's figures in bits/dim, under the names that a tracker shows."""
+    """The report's figures in bits/dim (gains are ratios), under the names that a tracker shows."""
     bound = report.bound
     figures = {"bits_per_dim": bound.bits_per_dim, "standard_error": bound.standard_error}
     figures |= bound.terms
     for name, figure in report.further.items():
         figures[f"{name}_bits_per_dim"] = figure.bits_per_dim
         figures[f"{name}_standard_error"] = figure.standard_error
+    if report.variance is not None:
+        figures["schedule_variance_gain"] = report.variance.gain
     return {f"{report.split}/{name}": value for name, value in figures.items()}
 
 

@@ -25,7 +25,7 @@ from pipeline.storage import open_storage
 from vdm_core.networks.cost import parameter_count
 
 FASHION = Path(__file__).parents[2] / "data" / "fashion_mnist"
-BATCH, IMAGES, REPEATS = 50, 100, 5
+BATCH, IMAGES, REPEATS = 50, 50, 5
 NETWORK = {"kind": "downsampling_unet", "width": 40, "multipliers": (1, 2), "blocks": 2}
 
 

@@ -219,6 +219,7 @@ def check_tracked(checkpoint: Path, report: dict) -> None:
     for name, further in report["further"].items():
         for part in ("bits_per_dim", "standard_error"):
             figures[f"train/{name}_{part}"] = further[part]
+    figures["train/schedule_variance_gain"] = report["variance"]["gain"]
     assert tracked.data.metrics == figures
 
 
