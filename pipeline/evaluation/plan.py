@@ -78,8 +78,8 @@ class Plan:
             f"plan: the bound of {info.samples:,} {info.split} images {info.shape}, "
             f"draws per image: {self.config.draws}, "
             f"{time_text(steps)}, to {self.output}\n"
-            f"  model {self.model}: {self.card.run} after step {self.card.step}"
-            f"{further}"
+            f"  model {self.model}: {self.card.run} after step {self.card.step}, "
+            f"{self.card.average.text}{further}"
         )
 
 
@@ -121,7 +121,8 @@ def _plan(
     else:
         output = open_storage(config.path(config.output))
         if len(config.model) > 1:
-            output = output / f"{number + 1:02d}-{card.run}-step-{card.step}"
+            name = f"{card.run}-step-{card.step}-{card.average.name}"
+            output = output / f"{number + 1:02d}-{name}"
     return Plan(single, model, card, dataset, baseline, output)
 
 

@@ -261,7 +261,7 @@ def test_several_models_are_compared_image_by_image(toy_run, export, data, tmp_p
     output = tmp_path / "compared"
     request = [f"model=[{toy_run}, {other}]", f"data={data}", f"output={output}"]
     log = submit("evaluate", *request)
-    folders = [output / "01-toy-step-1", output / "02-toy-step-1"]
+    folders = [output / f"0{k}-toy-step-1-decay_0.0" for k in (1, 2)]
     bits = [pq.read_table(f / IMAGES)["total_bits_per_dim"].to_numpy() for f in folders]
     differences = bits[1] - bits[0]
     error = differences.std(ddof=1) / 24**0.5
