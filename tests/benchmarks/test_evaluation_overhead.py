@@ -25,7 +25,7 @@ from pipeline.storage import open_storage
 from vdm_core.networks.cost import parameter_count
 
 FASHION = Path(__file__).parents[2] / "data" / "fashion_mnist"
-BATCH, IMAGES, REPEATS = 50, 50, 5
+BATCH, IMAGES, REPEATS = 50, 50, 3
 NETWORK = {"kind": "downsampling_unet", "width": 40, "multipliers": (1, 2), "blocks": 2}
 
 
@@ -61,11 +61,11 @@ def evaluators(tmp_path_factory):
 @pytest.mark.parametrize(
     ("draws", "bounds", "calls"),
     [
-        (4, {}, 4),
-        (1, {"compute": ["discrete"], "steps": 8}, 9),
-        (1, {"compute": ["continuous"], "continuous_draws": 8}, 9),
-        (1, {"compute": ["importance"], "steps": 4, "importance_draws": 2}, 9),
-        (1, {"compute": ["profile"], "profile_points": 9}, 10),
+        (2, {}, 2),
+        (1, {"compute": ["discrete"], "steps": 4}, 5),
+        (1, {"compute": ["continuous"], "continuous_draws": 4}, 5),
+        (1, {"compute": ["importance"], "steps": 2, "importance_draws": 2}, 5),
+        (1, {"compute": ["profile"], "profile_points": 5}, 6),
     ],
 )
 def test_evaluation_overhead(evaluators, draws, bounds, calls):
