@@ -74,12 +74,13 @@ def uniform(
     indices: Tensor,
     shape: tuple[int, ...] = (),
     *,
-    step: int = 0,
+    step: int | Tensor = 0,
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
     """Uniforms in [0, 1) for each index: (B, *shape), multiples of 2**-24 (float64: of 2**-32).
 
-    ``indices``: (B,) int64, 0 <= index < 2**56. ``step``: separates repeated draws for one index.
+    ``indices``: (B,) int64, 0 <= index < 2**56. ``step``: separates repeated draws for one
+    index; one for all, or (B,) int64, a step for each.
     Row b is a function of (its seed, purpose, indices[b], step), and a float64 draw rounded down to
     24 bits is the float32 draw. Raises TypeError for another dtype and ValueError for a seed, step
     or index outside its range (tensors are checked only where that needs no wait for a device).
@@ -96,7 +97,7 @@ def normal(
     indices: Tensor,
     shape: tuple[int, ...] = (),
     *,
-    step: int = 0,
+    step: int | Tensor = 0,
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
     """Standard normals for each index: (B, *shape), by Box and Muller (1958) from pairs of words.
@@ -131,11 +132,10 @@ def stratified_times(
     return _unit_interval(fixed_point, dtype)
 
 
-def _words(seed: Seed, purpose: Purpose, indices: Tensor, count: int, step: int) -> Tensor:
+def _words(seed: Seed, purpose: Purpose, indices: Tensor, count: int, step: int | Tensor) -> Tensor:
     """The first ``count`` random words of each index: (B, count) int64 in [0, 2**32)."""
-    seed = _checked_seed(seed, indices)
-    if not 0 <= step < 2**32:
-        raise ValueError(f"step {step}: give 0 <= step < 2**32")
+    seed = _checked("seed", seed, indices, 64)
+    step = _checked("step", step, indices, 32)
     if indices.ndim != 1 or indices.dtype != torch.int64:
         raise ValueError(
             f"indices are {indices.dtype} of shape {tuple(indices.shape)}: give (B,) int64"
@@ -144,25 +144,27 @@ def _words(seed: Seed, purpose: Purpose, indices: Tensor, count: int, step: int)
         raise ValueError("indices must lie in [0, 2**56): they are positions, not keys")
     index = indices[:, None]
     block = torch.arange(-(-count // 4), dtype=torch.int64, device=indices.device)
-    counter = (block, torch.full_like(block, step), index & _LOW, index >> 32 | purpose << 24)
+    step_word = step if isinstance(step, Tensor) else torch.full_like(block, step)
+    counter = (block, step_word, index & _LOW, index >> 32 | purpose << 24)
     words = philox(counter, (seed & _LOW, seed >> 32))
     return torch.stack(words, dim=-1).flatten(1)[:, :count]
 
 
-def _checked_seed(seed: Seed, indices: Tensor) -> Seed:
-    """A seed for all as it is, and seeds for each index as a column (B, 1)."""
-    if isinstance(seed, int):
-        if not 0 <= seed < 2**64:
-            raise ValueError(f"seed {seed}: give 0 <= seed < 2**64")
-        return seed
-    if seed.shape != indices.shape or seed.dtype != torch.int64:
+def _checked(name: str, value: Seed, indices: Tensor, bits: int) -> Seed:
+    """A number for all indices as it is, and one for each as a column (B, 1)."""
+    if isinstance(value, int):
+        if not 0 <= value < 2**bits:
+            raise ValueError(f"{name} {value}: give 0 <= {name} < 2**{bits}")
+        return value
+    if value.shape != indices.shape or value.dtype != torch.int64:
         raise ValueError(
-            f"seeds are {seed.dtype} of shape {tuple(seed.shape)} and indices of shape "
-            f"{tuple(indices.shape)}: give an int64 seed for each index, or one int"
+            f"{name} is {value.dtype} of shape {tuple(value.shape)} and indices of shape "
+            f"{tuple(indices.shape)}: give one int, or an int64 for each index"
         )
-    if seed.device.type == "cpu" and (seed < 0).any():
-        raise ValueError("seeds must lie in [0, 2**63)")
-    return seed[:, None]
+    most = 2 ** min(bits, 63) - 1  # of an int64
+    if value.device.type == "cpu" and ((value < 0) | (value > most)).any():
+        raise ValueError(f"{name} holds numbers outside [0, {most}]")
+    return value[:, None]
 
 
 def _unit_interval(words: Tensor, dtype: torch.dtype) -> Tensor:

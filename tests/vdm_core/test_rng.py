@@ -165,6 +165,15 @@ def test_a_seed_for_each_index_gives_each_row_the_numbers_of_its_own_seed(
         assert torch.equal(row, draw(seed, Purpose.SAMPLE_STEP, index[None], (3, 5), step=2)[0])
 
 
+def test_a_step_for_each_index_gives_each_row_the_numbers_of_its_own_step() -> None:
+    steps, indices = torch.tensor([0, 2**32 - 1, 7]), torch.tensor([5, 5, 2**50])
+    rows = normal(3, Purpose.SAMPLE_STEP, indices, (3, 5), step=steps)
+    for row, step, index in zip(rows, steps.tolist(), indices, strict=True):
+        assert torch.equal(row, normal(3, Purpose.SAMPLE_STEP, index[None], (3, 5), step=step)[0])
+    with pytest.raises(ValueError, match="step holds numbers outside"):
+        normal(3, Purpose.SAMPLE_STEP, indices, (3, 5), step=steps + 1)
+
+
 @pytest.mark.parametrize(
     "seeds", [torch.tensor([1]), torch.tensor([1.0, 2.0]), torch.tensor([1, -1])]
 )

@@ -19,6 +19,7 @@ from vdm_core.samplers.contract import Sampler
 from vdm_core.samplers.first_order import ancestral, ddim
 from vdm_core.samplers.grid import Grid, map_grid, step_grid
 from vdm_core.samplers.langevin import pc
+from vdm_core.samplers.noise import StepNoise
 from vdm_core.samplers.second_order import dpmpp_2m, heun
 from vdm_core.vdm import VDM
 
@@ -111,11 +112,8 @@ def sample_z_0(
     labels = None if labels is None else labels.to(sample_ids.device)
     gammas = _gammas(vdm, steps, grid, sample_ids, seed)
     denoiser = _denoiser(vdm, guidances, clip)
-
-    def noise(draw: int, purpose: Purpose = Purpose.SAMPLE_STEP) -> Tensor:
-        return normal(seed, purpose, sample_ids, shape, step=draw, dtype=vdm.dtype)
-
-    z = noise(0, Purpose.SAMPLE_INIT)
+    noise = StepNoise(seed, sample_ids, shape, vdm.dtype)
+    z = normal(seed, Purpose.SAMPLE_INIT, sample_ids, shape, dtype=vdm.dtype)
     with evaluation_mode(vdm):
         for done, z_s in enumerate(walk(denoiser, z, labels, gammas, noise), start=1):
             z = z_s
