@@ -23,7 +23,8 @@ from pipeline.data.stream import iterate_once
 from pipeline.data.transform import seen_shape
 from pipeline.storage import Location
 
-_QUERIES = 1000  # images of a range: the whole set is read once for each
+_QUERIES, _VALUES = 1000, 2**26  # of a range, at most: the whole set is read once for each
+_EXACT = 64  # rows whose integers are in memory at once
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class NearestWorker:
         whole = open_images(config, queries)
         self.queries, self.places = thinned(whole, config.gate.neighbour_images)
         self.among = open_images(config, among)
-        self.same = queries == among
+        self.same = _same(queries, whole, among, self.among)
 
     def __call__(self, items: Range) -> pa.Table:
         """A row a query: `place`, `nearest` and the `squared` distance, an integer."""
@@ -71,8 +72,7 @@ class NearestWorker:
             better = least < best
             best, nearest[better] = torch.minimum(best, least), first + column[better]
             found[better] = others[column[better]]
-        exact = (pixels.long() - found.long()).square().sum(1)
-        columns = {"place": places, "nearest": nearest, "squared": exact}
+        columns = {"place": places, "nearest": nearest, "squared": _squared(pixels, found)}
         return pa.table({name: values.cpu().numpy() for name, values in columns.items()})
 
     def _batches(
@@ -87,6 +87,14 @@ class NearestWorker:
             transform=images.transform,
         ):
             yield int(batch.indices[0]), batch.images.to(self.device).flatten(1)
+
+
+def _squared(one: Tensor, other: Tensor) -> Tensor:
+    """Exact squared distances (B,) between rows of uint8 (B,D), a few rows at a time."""
+    starts = range(0, len(one), _EXACT)
+    return torch.cat(
+        [(one[k : k + _EXACT].int() - other[k : k + _EXACT].int()).square().sum(1) for k in starts]
+    )
 
 
 def nearest_neighbours(
@@ -104,15 +112,24 @@ def nearest_neighbours(
         "count": count,
         "among": searched.info.manifest_sha256,
         "how_among": among.model_dump_json(exclude={"path"}),
-        "same": queries == among,
+        "same": _same(queries, asked, among, searched),
     }
-    kept = KeptRanges.of_request(work, request, total=count, size=_QUERIES)
+    dims = math.prod(seen_shape(queries.transform, asked.info.shape))
+    size = max(1, min(_QUERIES, _VALUES // dims))
+    kept = KeptRanges.of_request(work, request, total=count, size=size)
     what = f"neighbours of {queries.path} in {among.path}"
     finish_ranges(kept, NearestWorker, (config, queries, among), config.pool, what)
     table = pa.concat_tables(kept.tables())
-    dims = math.prod(seen_shape(queries.transform, asked.info.shape))
     return Neighbours(
         table["place"].to_numpy(),
         table["nearest"].to_numpy(),
         np.sqrt(table["squared"].to_numpy() / dims),
     )
+
+
+def _same(
+    queries: ImagesConfig, asked: ShardedDataset, among: ImagesConfig, searched: ShardedDataset
+) -> bool:
+    """Whether both are the same images in the same order, wherever they lie."""
+    same_set = asked.info.manifest_sha256 == searched.info.manifest_sha256
+    return same_set and (queries.select, queries.transform) == (among.select, among.transform)

@@ -51,6 +51,8 @@ def test_within_one_set_no_image_is_its_own_neighbour(config):
     expected = squared(DATA, DATA) + np.diag([10**12] * 37)
     assert table["nearest"].to_pylist() == expected.argmin(1).tolist()
     assert table["squared"].to_pylist() == expected.min(1).tolist()
+    again = ImagesConfig(path=f"{own.path}/.")  # the same set by another name
+    assert NearestWorker(made, own, again)(Range(0, 37)) == table
 
 
 def test_a_limited_search_asks_for_images_from_the_whole_set(config):
