@@ -98,7 +98,7 @@ def diffusers_pipeline(name, network):
     """Theirs with our network; their default noise schedule, as only speed is compared."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        diffusers = pytest.importorskip("diffusers", reason="pip install diffusers")
+        diffusers = pytest.importorskip("diffusers", reason="pip install -e .[compare]")
     scheduler = getattr(diffusers, f"{name}Scheduler")()
     pipeline = getattr(diffusers, f"{name}Pipeline")
     made = pipeline(unet=Unet2D(network), scheduler=scheduler)
