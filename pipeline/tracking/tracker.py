@@ -1,5 +1,6 @@
 """What a run says about itself: to the journal at once, to MLflow from a thread of its own."""
 
+import functools
 import io
 import json
 import logging
@@ -119,6 +120,7 @@ class Tracker:
         self._sender.wake()
 
 
+@functools.lru_cache(maxsize=4096)
 def _checked(name: str) -> str:
     """`name`, if MLflow takes it as metric or artifact; else raises ValueError."""
     fits = len(name) <= 250 and _NAME.fullmatch(name)
