@@ -21,7 +21,7 @@ from vdm_core.ladder.pixels import PixelLikelihood
 from vdm_core.networks.blocks import conv, group_norm
 
 GAMMA_RANGE = (-14.0, 2.0)
-"""Log variances of a pixel: from a seventh of a level's width to the whole range of levels."""
+"""Log variances of a pixel: from a ninth of the distance of two levels to wider than all 256."""
 
 GAMMA_START = -2.0
 """The log variance of a pixel before training."""
