@@ -147,7 +147,7 @@ def test_every_epoch_is_exact_through_kills_and_changes_of_workers_and_processes
 
 @pytest.mark.slow
 @settings(
-    max_examples=4,
+    max_examples=2,
     deadline=None,
     phases=[Phase.generate],  # each example starts processes: too slow to be made smaller
     derandomize=True,
