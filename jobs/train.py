@@ -12,12 +12,14 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from urllib.parse import quote
 
 from jobs.cli import StopSignals, run
 from pipeline.cluster.connect import connected
+from pipeline.cluster.submitted import warn_of_short_stop
 from pipeline.config.train import TrainConfig
 from pipeline.metrics import flatten
-from pipeline.tracking import Status, close_run, open_run, prepare_store
+from pipeline.tracking import Status, Tracker, close_run, open_run, prepare_store
 from pipeline.training.launch import GraceExceededError, check_resources, run_training
 from pipeline.training.preflight import Plan, plan_training
 from pipeline.training.register import register_model
@@ -34,14 +36,14 @@ def main(config: TrainConfig) -> None:
     log.info("%s", plan.text())
     if plan.done_steps >= config.steps:
         log.info("%s has done its %d steps already", config.name, config.steps)
-        if plan.before is not None and config.tracking.log_model:
-            record = plan.before
-            register_model(plan.run, config.tracking, record.tracking_uri, record.mlflow_run_id)
+        if plan.before is not None:
+            finish_record(plan, plan.before)
         return
     with connected():
         check_resources(config.cluster)
         job = open_job(plan, submitted)
         status: Status = "FAILED"
+        warn_of_short_stop(config.cluster.grace_seconds)
         signals = StopSignals()
         try:
             done = run_training(job, config.path(config.storage_path), signals.requested)
@@ -57,6 +59,15 @@ def main(config: TrainConfig) -> None:
         log.info("run %s stopped after step %d; run it again to continue", config.name, done)
         sys.exit(signals.exit_code)
     log.info("run %s finished: checkpoints in %s", config.name, plan.run)
+
+
+def finish_record(plan: Plan, run: RunRecord) -> None:
+    """Hand MLflow what it may not have got of a finished run: it, or the driver, was away."""
+    prepare_store(run.tracking_uri)
+    Tracker(run.tracking_uri, run.mlflow_run_id, journal_path(plan)).close()
+    close_run(run.tracking_uri, run.mlflow_run_id, "FINISHED")
+    if plan.config.tracking.log_model:
+        register_model(plan.run, plan.config.tracking, run.tracking_uri, run.mlflow_run_id)
 
 
 def open_job(plan: Plan, submitted: float) -> TrainJob:
@@ -91,8 +102,8 @@ def open_job(plan: Plan, submitted: float) -> TrainJob:
 def journal_path(plan: Plan) -> str:
     """The metrics journal: in the run's folder, or for a URL in this machine's temporary folder."""
     run = plan.run.url
-    folder = Path(tempfile.gettempdir(), "vdm-journals", plan.config.name) if "://" in run else run
-    return str(Path(folder) / "journal.jsonl")
+    elsewhere = Path(tempfile.gettempdir(), "vdm-journals", quote(run, safe=""))
+    return str((elsewhere if "://" in run else Path(run)) / "journal.jsonl")
 
 
 if __name__ == "__main__":

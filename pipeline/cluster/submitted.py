@@ -1,9 +1,15 @@
-"""Paths of a job that Ray runs in a temporary copy of the project."""
+"""What is special about a submitted job: its working folder, and how Ray stops it."""
+
+import logging
+import os
 
 from pipeline.config.base import JobConfig
 from pipeline.errors import InputError
 
 _COPIES = "/runtime_resources/"
+_PATIENCE = "RAY_JOB_STOP_WAIT_TIME_S"
+_DEFAULT_PATIENCE = "3"  # Ray's
+log = logging.getLogger(__name__)
 
 
 def check_submitted_paths(config: JobConfig, *fields: str) -> None:
@@ -21,3 +27,20 @@ def check_submitted_paths(config: JobConfig, *fields: str) -> None:
                     f"({config.path(value)}), which Ray deletes; give an absolute "
                     "root=/shared/folder, or URLs"
                 )
+
+
+def warn_of_short_stop(grace_seconds: float) -> None:
+    """Say so if `ray job stop` would kill this job before its grace period is over.
+
+    Ray takes the time from the environment that its head was started in, which this job inherits.
+    """
+    patience = os.environ.get(_PATIENCE, _DEFAULT_PATIENCE)
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and float(patience) < grace_seconds:
+        log.warning(
+            "`ray job stop` will kill this job after %s s, not after cluster.grace_seconds=%g: "
+            "start the Ray head with %s=%g or more",
+            patience,
+            grace_seconds,
+            _PATIENCE,
+            grace_seconds + 10,
+        )

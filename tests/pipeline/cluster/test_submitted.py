@@ -1,8 +1,8 @@
-"""Results of a submitted job must not go to the temporary copy that Ray deletes."""
+"""Submitted jobs: where their results must not go, and how Ray stops them."""
 
 import pytest
 
-from pipeline.cluster.submitted import check_submitted_paths
+from pipeline.cluster.submitted import check_submitted_paths, warn_of_short_stop
 from pipeline.config.evaluate import EvaluateConfig
 from pipeline.config.sample import SampleConfig
 from pipeline.errors import InputError
@@ -23,3 +23,21 @@ def test_absolute_paths_and_urls_pass(output):
 
 def test_a_field_left_out_passes():
     check_submitted_paths(EvaluateConfig(root=COPY, model="m", data="d"), "output")
+
+
+@pytest.mark.parametrize(
+    ("submitted", "patience", "warned"),
+    [(True, None, True), (True, "15", True), (True, "40", False), (False, None, False)],
+)
+def test_a_stop_that_comes_before_the_grace_is_over_is_announced(
+    monkeypatch, caplog, submitted, patience, warned
+):
+    """Ray's default is three seconds; a job that nobody submitted is not stopped by Ray."""
+    monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR", raising=False)
+    monkeypatch.delenv("RAY_JOB_STOP_WAIT_TIME_S", raising=False)
+    if submitted:
+        monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    if patience:
+        monkeypatch.setenv("RAY_JOB_STOP_WAIT_TIME_S", patience)
+    warn_of_short_stop(30)
+    assert ("start the Ray head with RAY_JOB_STOP_WAIT_TIME_S=40 or more" in caplog.text) == warned
