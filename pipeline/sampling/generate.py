@@ -117,9 +117,11 @@ class ShardGenerator:
             if not out_of_memory(error):
                 raise
             if self.batch_size < config.batch_size or self.batch_size == 1:
+                halved = self.batch_size < config.batch_size
                 raise InputError(
-                    f"out of memory at batch_size={config.batch_size}, and again at "
-                    f"{self.batch_size}, on {self._device_name()}: {_first_line(error)}; "
+                    f"out of memory at batch_size={config.batch_size}"
+                    f"{f', and again at {self.batch_size},' if halved else ''} on "
+                    f"{self._device_name()}: {_first_line(error)}; "
                     "lower batch_size or give each actor more memory"
                 ) from error
             self.batch_size = -(-self.batch_size // 2)

@@ -207,6 +207,13 @@ def test_out_of_memory_twice_is_an_error_that_names_both_sizes(request_of):
     assert not [name for name in claimed.plan.output.files() if name.startswith("shard")]
 
 
+def test_a_batch_of_one_cannot_be_halved(request_of):
+    claimed, generator = generator_of(request_of("s", batch_size=1))
+    limit_batches(generator, 0)
+    with pytest.raises(InputError, match="out of memory at batch_size=1 on CPU"):
+        generator(asdict(claimed.missing[0]))
+
+
 def test_another_error_of_the_network_is_not_taken_for_memory(request_of):
     claimed, generator = generator_of(request_of("s"))
     generator.vdm.network.register_forward_pre_hook(lambda *_: torch.ones(2) @ torch.ones(3))
