@@ -75,7 +75,7 @@ class Plan:
         ]
         return "\n".join(
             [*lines, f"  model {self.model.place}: {card.run} after step {card.step}, "
-             f"images {card.shape}"]
+             f"{card.average.text}, images {card.shape}"]
         )  # fmt: skip
 
 

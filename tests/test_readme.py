@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.config.evaluate import EvaluateConfig
+from pipeline.config.export import ExportConfig
 from pipeline.config.load import load_config
 from pipeline.config.prepare import PrepareConfig
 from pipeline.config.quality import GateJobConfig, QualityConfig, TrainFeaturesConfig
@@ -22,6 +23,7 @@ SCHEMAS = {
     "prepare": PrepareConfig,
     "train": TrainConfig,
     "evaluate": EvaluateConfig,
+    "export": ExportConfig,
     "sample": SampleConfig,
     "features": TrainFeaturesConfig,
     "quality": QualityConfig,

@@ -22,6 +22,8 @@ from pipeline.config.base import ConfigModel
 from pipeline.storage import Location
 
 COMMIT, INDEX = "checkpoint.json", "index.json"
+SNAPSHOTS = "ema_snapshots"
+"""Folder of a run with checkpoints of its power-function averages alone, which all stay."""
 PIECE = 1 << 25
 log = logging.getLogger(__name__)
 

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
+from pipeline.config.average import AverageConfig
 from pipeline.config.base import ConfigModel, JobConfig
 from pipeline.config.data import SelectConfig, TransformConfig
 from pipeline.config.sample import PoolConfig
@@ -27,6 +28,12 @@ Models = Annotated[
     PlainSerializer(_as_written),
 ]
 """Models by folder or URL; a single one may be written alone."""
+
+
+OneOrMany = Annotated[
+    tuple[AverageConfig, ...], BeforeValidator(lambda v: (v,) if isinstance(v, dict) else v)
+]
+"""Averages; a single one may be written alone."""
 
 
 class BoundsConfig(ConfigModel):
@@ -57,6 +64,11 @@ class EvaluateConfig(JobConfig):
         description="A run's folder (its newest checkpoint), or a checkpoint's. Several are "
         "compared, each with the first."
     )
+    ema: OneOrMany = Field(
+        (),
+        description="Which moving average: {decay: 0.9999} or {width: 0.07} for all the models, or "
+        "one for each; empty is the first that each run keeps.",
+    )
     data: str = Field(description="Folder or URL of the split, made by jobs.prepare.")
     select: SelectConfig = Field(SelectConfig(), description="Which of its images.")
     transform: TransformConfig = Field(
@@ -76,6 +88,19 @@ class EvaluateConfig(JobConfig):
         100, gt=0, description="Images per network call; what an interrupted job keeps is cut so."
     )
     pool: PoolConfig = PoolConfig()
+
+    def average_of(self, number: int = 0) -> AverageConfig | None:
+        """The average to take of a model, by the model's place."""
+        return self.ema[number % len(self.ema)] if self.ema else None
+
+    @model_validator(mode="after")
+    def _averages_fit(self) -> "EvaluateConfig":
+        if len(self.ema) not in (0, 1, len(self.model)):
+            raise ValueError(
+                f"ema has {len(self.ema)} averages for {len(self.model)} models: give one for all, "
+                "or one for each"
+            )
+        return self
 
     @model_validator(mode="after")
     def _comparison_has_a_place(self) -> "EvaluateConfig":

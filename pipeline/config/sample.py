@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 
+from pipeline.config.average import AverageConfig
 from pipeline.config.base import ConfigModel, JobConfig
 from pipeline.config.gate import GateConfig
 from vdm_core.samplers import SamplerName
@@ -48,6 +49,11 @@ class SampleConfig(JobConfig):
     """Draw a data set of images from a trained model: per class, by counts, or by requests."""
 
     model: str = Field(description="A run's folder (its newest checkpoint), or a checkpoint's.")
+    ema: AverageConfig | None = Field(
+        None,
+        description="Which moving average of the run: {decay: 0.9999} or {width: 0.07}; null is "
+        "the first that it keeps.",
+    )
     output: str = Field(description="Folder or URL for shards, manifests and grids.")
     per_class: int | None = Field(
         None, gt=0, description="Images of each class (of the set, if unconditional)."

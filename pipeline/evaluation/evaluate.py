@@ -67,7 +67,7 @@ class LikelihoodEvaluator:
         """Load the model from the URL or absolute path `model`, and open the split."""
         self.config = config
         self.device = torch.device("cuda" if config.pool.gpus_per_actor > 0 else "cpu")
-        vdm, self.card = load_model(open_storage(model))
+        vdm, self.card = load_model(open_storage(model), config.average_of())
         vdm.steps = time_steps(config, self.card)
         self.vdm = vdm.to(self.device)
         self.dataset = selected(open_dataset(config.path(config.data)), config.select)

@@ -104,9 +104,11 @@ def make_plans(config: EvaluateConfig) -> list[Plan]:
 def _plan(
     config: EvaluateConfig, number: int, dataset: ShardedDataset, baseline: ShardedDataset | None
 ) -> Plan:
-    single = config.model_copy(update={"model": (config.model[number],)})
+    ema = config.average_of(number)
+    one = {"model": (config.model[number],), "ema": () if ema is None else (ema,)}
+    single = config.model_copy(update=one)
     model = newest_model(open_storage(config.path(config.model[number])))
-    card = load_card(model)
+    card = load_card(model, ema)
     check_figures(config, card)
     _check_fits(config, config.data, dataset, card)
     if baseline is not None and config.baseline_data is not None:
@@ -117,7 +119,7 @@ def _plan(
         )
     if config.output is None:
         check_submitted_paths(config, "model")
-        output = model / "evaluation"
+        output = model / ("evaluation" if ema is None else f"evaluation-{ema.name}")
     else:
         output = open_storage(config.path(config.output))
         if len(config.model) > 1:

@@ -103,7 +103,7 @@ def write_profile(
     """The diffusion term over γ as a table and a picture, and what it says about the schedule."""
     if "profile" not in plan.config.bounds.compute:
         return None
-    vdm, card = load_model(plan.model)
+    vdm, card = load_model(plan.model, plan.config.average_of())
     gammas = profile_gammas(vdm, plan.config.bounds.profile_points)
     profile = summarise_profile(results, gammas, card.dims)
     figure, table, picture = profile_figure(profile), io.BytesIO(), io.BytesIO()

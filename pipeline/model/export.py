@@ -11,49 +11,25 @@ import hashlib
 import math
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from pipeline.checkpoint.fragment import AVERAGE
-from pipeline.checkpoint.read import open_checkpoint
 from pipeline.checkpoint.record import COMMIT, committed
 from pipeline.config.average import AverageConfig
 from pipeline.config.base import ConfigModel
 from pipeline.config.model import ModelConfig
 from pipeline.errors import InputError
 from pipeline.metrics import Scalar, flatten
+from pipeline.model.average_of_run import find_average
+from pipeline.model.average_record import AverageRecord
 from pipeline.model.build import build_vdm
 from pipeline.model.schedule_record import schedule_digest
 from pipeline.storage import Location
 from vdm_core import VDM
 
 WEIGHTS, CARD = "model.safetensors", "model.json"
-
-
-class AverageRecord(AverageConfig):
-    """Which moving average weights are, and how it was had."""
-
-    post_hoc_averages: int | None = Field(
-        None, description="From so many kept averages, after training; null: kept in training."
-    )
-    post_hoc_error: float | None = Field(
-        None, description="|| profile - wished profile || / || wished profile ||."
-    )
-
-    @property
-    def text(self) -> str:
-        """In words."""
-        if self.width is None:
-            return f"moving average of decay {self.decay}" if self.decay else "live, no average"
-        kind = f"power-function average of relative width {self.width}"
-        if self.post_hoc_error is None:
-            return kind
-        return (
-            f"{kind}, put together after training from {self.post_hoc_averages} averages, "
-            f"its profile off by {self.post_hoc_error:.2%}"
-        )
 
 
 class ModelCard(ConfigModel):
@@ -83,7 +59,7 @@ class ModelCard(ConfigModel):
         return {
             "run": self.run,
             "step": self.step,
-            "average": self.average.name,
+            "average": self.average.label,
             "weights_sha256": self.weights_sha256,
             **flatten(self.model.model_dump(mode="json"), "model."),
         }
@@ -122,19 +98,20 @@ def newest_model(folder: Location) -> Location:
     return folder / found[0][0]
 
 
-def load_model(folder: Location) -> tuple[VDM, ModelCard]:
+def load_model(folder: Location, ema: AverageConfig | None = None) -> tuple[VDM, ModelCard]:
     """Return the VDM in evaluation mode, on the CPU, and its card.
 
     Args:
         folder: an exported model, or one checkpoint of a run.
+        ema: which average of a checkpoint, as `find_average`; None is the first that the run keeps.
 
     Raises:
-        InputError: no model here, a card of another format, or weights that do not match their
-            digest or the network.
+        InputError: no model or no such average here, a card of another format, or weights that do
+            not match their digest or the network.
     """
-    card = load_card(folder)
+    card = load_card(folder, ema)
     if (folder / COMMIT).size() is not None:
-        weights = open_checkpoint(folder).whole(AVERAGE + card.average.name)
+        weights = find_average(folder, card.step, ema or card.average).read()
         digest = schedule_digest(card.model.schedule.kind, weights)
         card = card.model_copy(update={"schedule_sha256": digest})
         return restored(weights, card, folder), card
@@ -163,17 +140,26 @@ def restored(weights: dict[str, Tensor], card: ModelCard, place: Location) -> VD
     return vdm.eval()
 
 
-def load_card(folder: Location) -> ModelCard:
-    """Read and validate `model.json`.
+def load_card(folder: Location, ema: AverageConfig | None = None) -> ModelCard:
+    """The card of the model that `load_model` loads; reads no weights.
 
     Raises:
-        InputError: it is missing or of a form that this version cannot read.
+        InputError: it is missing or of a form that this version cannot read, or there is no such
+            average.
     """
     if (folder / CARD).size() is None:
         raise InputError(
             f"there is no {CARD} in {folder}: give a checkpoint folder of a training run"
         )
     try:
-        return ModelCard.model_validate_json((folder / CARD).read_bytes())
+        card = ModelCard.model_validate_json((folder / CARD).read_bytes())
     except ValidationError as error:
         raise InputError(f"{folder}/{CARD} is not a model card of this version: {error}") from None
+    if ema is None or ema.name == card.average.name:
+        return card
+    if (folder / COMMIT).size() is None:
+        raise InputError(
+            f"{ema.name} was asked for, and {folder} is an export of {card.average.name}; give the "
+            "folder of its run"
+        )
+    return card.model_copy(update={"average": find_average(folder, card.step, ema).record})

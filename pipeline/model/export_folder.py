@@ -21,15 +21,14 @@ log = logging.getLogger(__name__)
 
 
 def is_exported(output: Location, card: ModelCard) -> bool:
-    """Whether the model of `card`, but for its digests, is in `output` already.
+    """Whether the model of `card`, whatever its digests, is in `output` already.
 
     Raises:
         InputError: another model or other files are there.
     """
     if (output / CARD).size() is not None:
         there = load_card(output)
-        unsealed = there.model_copy(update={"weights_sha256": "", "schedule_sha256": ""})
-        if unsealed == card:
+        if _unsealed(there) == _unsealed(card):
             return True
         raise InputError(
             f"{output} holds another model, {there.run} after step {there.step}, "
@@ -42,6 +41,10 @@ def is_exported(output: Location, card: ModelCard) -> bool:
             f"{output} holds other things ({[*other, *output.folders()][0]}); give another output"
         )
     return False
+
+
+def _unsealed(card: ModelCard) -> ModelCard:
+    return card.model_copy(update={"weights_sha256": "", "schedule_sha256": ""})
 
 
 def write_export(output: Location, weights: dict[str, Tensor], card: ModelCard) -> ModelCard:

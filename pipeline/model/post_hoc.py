@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import InputError
-from pipeline.model.export import AverageRecord
+from pipeline.model.average_record import AverageRecord
 from vdm_core.ema_power import PostHoc, PowerAverage, post_hoc
 
 LARGEST_ERROR = 0.1

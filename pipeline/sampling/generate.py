@@ -61,7 +61,7 @@ class ShardGenerator:
         self.batch_size = config.batch_size
         self.device = torch.device("cuda" if config.pool.gpus_per_actor > 0 else "cpu")
         torch.backends.cudnn.deterministic = True  # the same bytes from each actor
-        vdm, self.card = load_model(open_storage(model))
+        vdm, self.card = load_model(open_storage(model), config.ema)
         guide = load_guide(config, vdm, self.card)
         self.vdm = vdm.to(self.device)
         self.guide: VDM | NoiseAwareClassifier | None = None

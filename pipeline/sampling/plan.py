@@ -27,8 +27,8 @@ from vdm_core import VDM
 from vdm_core.labels import NO_LABEL
 
 FREE_FIELDS = {
-    "root", "model", "output", "requests", "guide", "sweep", "batch_size", "pool", "overwrite",
-    "grid_columns", "class_grid_images", "gate",
+    "root", "model", "ema", "output", "requests", "guide", "sweep", "batch_size", "pool",
+    "overwrite", "grid_columns", "class_grid_images", "gate",
 }  # fmt: skip
 
 
@@ -110,6 +110,7 @@ class SetPlan:
         return {
             "model_run": card.run,
             "model_step": card.step,
+            "model_average": card.average.label,
             "model_sha256": card.weights_sha256,
             "schedule_sha256": self.model.schedule_sha256,
             "sampler": config.sampler,
@@ -139,7 +140,7 @@ def load_for(config: SampleConfig) -> LoadedModel:
         InputError: one is missing, damaged, or does not belong to the other.
     """
     place = newest_model(open_storage(config.path(config.model)))
-    vdm, card = load_model(place)
+    vdm, card = load_model(place, config.ema)
     return LoadedModel(place, vdm, card, load_guide(config, vdm, card))
 
 

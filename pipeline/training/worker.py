@@ -24,8 +24,9 @@ from pipeline.data.stream import TrainingStream
 from pipeline.data.transform import seen_shape
 from pipeline.errors import InputError
 from pipeline.logs import set_up_logging
+from pipeline.model.average_record import AverageRecord
 from pipeline.model.build import build_vdm
-from pipeline.model.export import AverageRecord, ModelCard
+from pipeline.model.export import ModelCard
 from pipeline.storage import Location, open_storage
 from pipeline.tracking import Tracker
 from pipeline.tracking.system_metrics import SystemMetrics

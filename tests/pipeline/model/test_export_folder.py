@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from pipeline.errors import InputError
+from pipeline.model.average_record import AverageRecord
 from pipeline.model.build import build_vdm
-from pipeline.model.export import CARD, WEIGHTS, AverageRecord, ModelCard, load_model
+from pipeline.model.export import CARD, WEIGHTS, ModelCard, load_model
 from pipeline.model.export_folder import README, SCHEDULE, is_exported, write_export
 from pipeline.storage import Location, open_storage
 
