@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from threading import Event
 from urllib.parse import quote
 
 from jobs.cli import StopSignals, run
@@ -20,7 +21,8 @@ from pipeline.cluster.submitted import warn_of_short_stop
 from pipeline.config.train import TrainConfig
 from pipeline.metrics import flatten
 from pipeline.tracking import Status, Tracker, close_run, open_run, prepare_store
-from pipeline.training.launch import GraceExceededError, check_resources, run_training
+from pipeline.training.launch import GraceExceededError, check_resources, job_id, run_training
+from pipeline.training.lease import Lease
 from pipeline.training.preflight import Plan, plan_training
 from pipeline.training.register import register_model
 from pipeline.training.run_record import RunRecord, write_run
@@ -30,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 def main(config: TrainConfig) -> None:
-    """Check, connect, train, and close the MLflow run with how it ended."""
+    """Check, connect, take the run for this process alone, and train."""
     submitted = time.time()
     plan = plan_training(config)
     log.info("%s", plan.text())
@@ -41,20 +43,10 @@ def main(config: TrainConfig) -> None:
         return
     with connected():
         check_resources(config.cluster)
-        job = open_job(plan, submitted)
-        status: Status = "FAILED"
         warn_of_short_stop(config.cluster.grace_seconds)
         signals = StopSignals()
-        try:
-            done = run_training(job, config.path(config.storage_path), signals.requested)
-            if done >= config.steps and config.tracking.log_model:
-                register_model(plan.run, config.tracking, job.tracking_uri, job.mlflow_run_id)
-            status = "FINISHED" if done >= config.steps else "KILLED"
-        except (KeyboardInterrupt, SystemExit, GraceExceededError):
-            status = "KILLED"
-            raise
-        finally:
-            close_run(job.tracking_uri, job.mlflow_run_id, status)
+        with Lease(plan.run, job_id(), on_loss=signals.requested.set):
+            done = train(plan, submitted, signals.requested)
     if done < config.steps:
         log.info("run %s stopped after step %d; run it again to continue", config.name, done)
         sys.exit(signals.exit_code)
@@ -68,6 +60,23 @@ def finish_record(plan: Plan, run: RunRecord) -> None:
     close_run(run.tracking_uri, run.mlflow_run_id, "FINISHED")
     if plan.config.tracking.log_model:
         register_model(plan.run, plan.config.tracking, run.tracking_uri, run.mlflow_run_id)
+
+
+def train(plan: Plan, submitted: float, stop: Event) -> int:
+    """Run the workers, and close the MLflow run with how it ended; returns the steps done."""
+    config, job = plan.config, open_job(plan, submitted)
+    status: Status = "FAILED"
+    try:
+        done = run_training(job, config.path(config.storage_path), stop)
+        if done >= config.steps and config.tracking.log_model:
+            register_model(plan.run, config.tracking, job.tracking_uri, job.mlflow_run_id)
+        status = "FINISHED" if done >= config.steps else "KILLED"
+    except (KeyboardInterrupt, SystemExit, GraceExceededError):
+        status = "KILLED"
+        raise
+    finally:
+        close_run(job.tracking_uri, job.mlflow_run_id, status)
+    return done
 
 
 def open_job(plan: Plan, submitted: float) -> TrainJob:

@@ -58,6 +58,7 @@ class Engine:
             dist_init_required=False,
         )
         self._check_float32()
+        self._exchange_in_float32(self.vdm.schedule)
         self._holdings = holdings(self._engine, self._stage)
         self._check_cover()
         self._weights = self.fragments(WEIGHTS)
@@ -229,6 +230,12 @@ class Engine:
                 f"the engine changed the precision of {', '.join(wrong[:3])}; γ and the ELBO need "
                 "float32 parameters: use deepspeed.precision=bfloat16, not a bf16 block"
             )
+
+    def _exchange_in_float32(self, island: torch.nn.Module) -> None:
+        """Under autocast DeepSpeed sums gradients, and at stage 3 gathers weights, in bfloat16."""
+        for parameter in island.parameters():
+            if hasattr(parameter, "comm_dtype"):
+                cast(Any, parameter).comm_dtype = torch.float32
 
     def _check_cover(self) -> None:
         held = torch.tensor(sum(part.length for part in self._holdings), device=self.device)

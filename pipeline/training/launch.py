@@ -26,6 +26,11 @@ class GraceExceededError(RunFailedError):
     """A run that was asked to stop did not do so in time."""
 
 
+def job_id() -> str:
+    """What the cluster calls this driver."""
+    return str(ray.get_runtime_context().get_job_id())
+
+
 def check_resources(cluster: ClusterConfig) -> None:
     """Refuse a request that the connected cluster can never meet.
 

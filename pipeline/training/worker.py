@@ -37,11 +37,13 @@ from pipeline.training.compute_cost import compute_cost
 from pipeline.training.deepspeed_json import deepspeed_json
 from pipeline.training.engine import Engine
 from pipeline.training.finite import NonFiniteStepError
+from pipeline.training.islands import check_islands
 from pipeline.training.loop import LoopState, train
 from pipeline.training.monitor import CrashLoopError
 from pipeline.training.narrator import Narrator
 from pipeline.training.reporter import RunReporter
 from pipeline.training.restore import restore
+from pipeline.training.shared_storage import check_shared
 from pipeline.training.signals import DriverLine
 
 log = logging.getLogger(__name__)
@@ -96,7 +98,9 @@ def train_run(job: TrainJob, line: DriverLine) -> int:
     card = model_card(config, mixture.info, job.mlflow_run_id)
     vdm = build_vdm(config.model, card.shape, card.classes, config.seed, card.levels)
     cost = compute_cost(vdm, card.shape, config, device, dist.get_world_size())
+    check_shared(run)
     engine = Engine(vdm, config, device)
+    check_islands(engine, card.shape)
 
     restored = restore(engine, run)
     progress, averages = restored or (

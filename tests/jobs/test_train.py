@@ -240,6 +240,23 @@ def test_a_killed_worker_changes_nothing(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_run_continues_on_other_workers(
+    split: Any, configure: Any, pack: Any, tmp_path: Path
+) -> None:
+    """One worker at ZeRO stage 2, then as many of one or two as there are at stage 3."""
+    configure(tmp_path)
+    pack(tmp_path / "set")
+    fit(tmp_path, *CLUSTER, "steps=12", "cluster.workers=1", "deepspeed.zero_stage=2")
+    fit(tmp_path, *CLUSTER, "steps=20", "cluster.workers=[1, 2]", "deepspeed.zero_stage=3")
+    moved, other = history(tmp_path), history(split[0])
+    for name in METRICS:
+        steps, values = zip(*moved[name], strict=True)
+        assert steps == tuple(range(1, 21)), name
+        assert values == pytest.approx([v for _, v in other[name]], rel=1e-4, abs=1e-6), name
+
+
+@pytest.mark.slow
 def test_more_workers_than_the_cluster_has(
     submit: Any, pack: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -38,9 +38,10 @@ def position_code(rows: int, columns: int, width: int, device: torch.device) -> 
 def modulate(tokens: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     """Normalise each token (B, N, width); scale and shift it by the (B, width) of its example.
 
-    The layer norm has no weights of its own and runs in float32 where autocast is on.
+    The layer norm has no weights of its own and runs in float32 at least.
     """
-    normed = F.layer_norm(tokens, tokens.shape[-1:], eps=1e-6)
+    wide = tokens.to(torch.promote_types(tokens.dtype, torch.float32))
+    normed = F.layer_norm(wide, tokens.shape[-1:], eps=1e-6).to(tokens.dtype)
     return torch.addcmul(shift[:, None], normed, 1 + scale[:, None])
 
 
