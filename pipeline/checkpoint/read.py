@@ -72,7 +72,10 @@ class CheckpointReader:
         return [k.removeprefix(AVERAGE) for k in self.index.kinds if k.startswith(AVERAGE)]
 
     def fill(self, wanted: Sequence[Wanted]) -> None:
-        """Read the elements of each fragment into its tensor, whatever ranks wrote them."""
+        """Read the elements of each fragment into its tensor, whatever ranks wrote them.
+
+        Raises InputError for a kind, or a parameter, that is not there.
+        """
         staged = [torch.empty(len(fragment.tensor)) for _, fragment in wanted]
         pieces = [
             piece
@@ -97,6 +100,11 @@ class CheckpointReader:
 
     def _pieces(self, kind: str, name: str, offset: int, target: Tensor) -> Iterator[_Piece]:
         """Where the elements of `target` lie, which begins at `offset` of the parameter."""
+        if (kind, name) not in self._stored:
+            raise InputError(
+                f"{self._folder} has no {kind} of {name}; it has {', '.join(self.index.kinds)} of "
+                f"{len(self.index.parameters)} parameters"
+            )
         stored, raw = self._stored[kind, name], target.numpy().view(np.uint8)
         end, at = offset + len(target), offset
         place = bisect_right(stored, at, key=lambda part: part.offset) - 1

@@ -10,7 +10,12 @@ from pipeline.checkpoint.read import CheckpointReader, DamagedError, Wanted, wro
 from pipeline.checkpoint.record import committed, has_commits
 from pipeline.errors import InputError
 from pipeline.storage import Location
-from pipeline.training.agreement import AgreedInputError, first_problem, from_rank_zero
+from pipeline.training.agreement import (
+    AgreedInputError,
+    first_problem,
+    from_rank_zero,
+    raise_together,
+)
 from pipeline.training.averages import Averages
 from pipeline.training.checkpoint import Progress
 from pipeline.training.engine import Engine
@@ -30,6 +35,7 @@ def restore(engine: Engine, run: Location) -> tuple[Progress, Averages] | None:
 
     Raises:
         NoWholeCheckpointError: there are checkpoints but every one of them is damaged.
+        AgreedInputError, OSError, PeerError: the storage cannot be read, as `raise_together`.
     """
     rank = dist.get_rank()
     candidates, any_commit = from_rank_zero(
@@ -37,13 +43,16 @@ def restore(engine: Engine, run: Location) -> tuple[Progress, Averages] | None:
     )
     for name, record in candidates:
         averages: Averages = {}
+        damage = failure = None
         try:
             if rank == 0 and (wrong := wrong_size(run / name, record.files)):
                 raise DamagedError(wrong)
             averages = _read_state(engine, CheckpointReader(run / name, record))
-            damage = None
-        except InputError as error:
+        except DamagedError as error:
             damage = error
+        except (InputError, OSError) as error:  # storage that cannot be reached is no damage
+            failure = error
+        raise_together(failure)
         if (problem := first_problem(damage)) is None:
             engine.resume(record.step, record.optimizer_steps)
             return Progress(record.step, record.next_index), averages

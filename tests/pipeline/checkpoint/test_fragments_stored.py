@@ -207,6 +207,13 @@ def test_storage_that_refuses_is_tried_again(tmp_path: Path) -> None:
     assert (folder / save.part(0)).size() is not None
 
 
+def test_what_is_not_there_is_named(folder: Location) -> None:
+    """An average that was not kept, and what there is instead."""
+    store(folder, [10])
+    with pytest.raises(InputError, match=r"no ema/x of a.weight; it has weights, exp_avg, ema/ema"):
+        open_checkpoint(folder).whole("ema/x")
+
+
 def test_no_commit_is_no_checkpoint(folder: Location) -> None:
     """A folder without `checkpoint.json` does not exist."""
     with pytest.raises(InputError, match="is no complete checkpoint"):
