@@ -23,41 +23,25 @@ RUN = f"{common.FOLDER}/run"
 CARD = DatasetInfo("train", common.SHAPE, common.CLASSES, ("a", "b", "c"))
 
 
-def in_the_way(step: int) -> Path:
-    """A file where worker 1 wants a folder."""
-    return Path(f"{RUN}-of-1/checkpoint_{step:09d}")
-
-
-def saves(config: TrainConfig, broken: set[int]) -> dict[str, Any]:
-    """Save after steps 1 to 6, where the storage of worker 1 refuses those in `broken`.
-
-    Worker 1's folder is a link to worker 0's, except for the broken ones.
-    """
-    engine, rank = common.engine(config), dist.get_rank()
-    averages = start_averages(config.optimizer.ema, engine.weights())
-    run = open_storage(RUN if rank == 0 else f"{RUN}-of-1")
-    if rank == 1:
-        Path(run.path).mkdir()
-        for step in range(1, 7):
-            shared = Path(f"{RUN}/checkpoint_{step:09d}")
-            if step in broken:
-                in_the_way(step).write_bytes(b"")
-            else:
-                shared.mkdir(parents=True, exist_ok=True)
-                in_the_way(step).symlink_to(shared)
-    dist.barrier()
-    error = ""
+def saves(config: TrainConfig, name: str, broken: set[int]) -> dict[str, Any]:
+    """Save after steps 1 to 6; in `broken` ones a folder is where worker 1 wants to write."""
+    engine, run = common.engine(config), open_storage(f"{common.FOLDER}/{name}")
+    averages, error = start_averages(config.optimizer.ema, engine.weights()), ""
     with Checkpoints(run, config, model_card(config, CARD, "none")) as checkpoints:
         try:
             for step in range(1, 7):
+                checkpoints.settle(allowed=config.checkpoint.failures_allowed)
+                if step in broken:
+                    file = f"rank-00001.{checkpoints._life}.safetensors"
+                    folder = Path(f"{run}/checkpoint_{step:09d}/{file}/in the way")
+                    folder.mkdir(parents=True, exist_ok=True)
                 checkpoints.save(engine, averages, Progress(step, 8 * step), bits_per_dim=1.0)
             checkpoints.settle()
         except SaveFailedError as raised:
             error = str(raised)
     errors: list[str] = ["", ""]
     dist.all_gather_object(errors, error)
-    found = committed(open_storage(RUN))
-    return {"errors": errors, "steps": sorted(record.step for _, record in found)}
+    return {"errors": errors, "steps": sorted(record.step for _, record in committed(run))}
 
 
 def leaves_alone(config: TrainConfig) -> list[int]:
@@ -102,6 +86,5 @@ result = {
     "alone": leaves_alone(arguments["config"]),
 }
 for name, broken in arguments["broken"].items():
-    RUN = f"{common.FOLDER}/{name}"
-    result[name] = saves(arguments["config"], broken)
+    result[name] = saves(arguments["config"], name, broken)
 common.finish(result)
