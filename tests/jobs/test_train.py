@@ -257,6 +257,27 @@ def test_a_run_continues_on_other_workers(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_run_belongs_to_one_process(configure: Any, pack: Any, tmp_path: Path) -> None:
+    """The same command a second time, while the first runs: refused, with the first one named."""
+    configure(tmp_path)
+    pack(tmp_path / "set")
+    lease, second = tmp_path / "runs/tiny/lease.json", tmp_path / "second"
+    second.mkdir()
+    (second / "tiny.yaml").write_text((tmp_path / "tiny.yaml").read_text())
+    with start(tmp_path, "steps=100000") as job:
+        deadline = time.monotonic() + FIT_SECONDS
+        while not lease.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        with start(second, "steps=100000") as refused:
+            assert refused.wait(timeout=FIT_SECONDS) == 2
+        assert f"is being trained by process {job.pid}" in (second / "log").read_text()
+        job.terminate()
+        job.wait(timeout=FIT_SECONDS)
+    assert not lease.exists()
+
+
+@pytest.mark.slow
 def test_more_workers_than_the_cluster_has(
     submit: Any, pack: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
