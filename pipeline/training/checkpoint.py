@@ -6,6 +6,7 @@ A save costs the training a copy into host memory. A thread of each rank writes 
 
 import hashlib
 import logging
+import secrets
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -65,7 +66,7 @@ class Checkpoints:
         """Agree on a name for this life of the run. Collective."""
         self._run, self._config, self._card = run, config, card
         self._rank = dist.get_rank()
-        self._life = from_rank_zero(hashlib.sha256(str(time.time_ns()).encode()).hexdigest()[:8])
+        self._life = from_rank_zero(secrets.token_hex(4))
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._written: Future[None] | None = None
         self._committed: Future[None] | None = None

@@ -23,6 +23,7 @@ from pipeline.checkpoint.fragment import MOMENTS, WEIGHTS, Fragment
 from pipeline.config.train import TrainConfig
 from pipeline.training.deepspeed_json import deepspeed_json
 from pipeline.training.fragments import adam_state, assemble, holdings, masters
+from pipeline.training.going_on import refresh_copies, set_counters, spread_replicas
 from pipeline.training.optimizer import adamw, learning_rate_scale
 from vdm_core import VDM
 from vdm_core.adaptive import at_prior_mean
@@ -176,43 +177,21 @@ class Engine:
         Brings whatever depends on them in line: replicas, gathered copies, Adam's count, the
         learning rates, DeepSpeed's counters. Collective.
         """
-        self._spread()
-        adam = self._adam
+        if self._stage == 0:
+            for kind in (WEIGHTS, *MOMENTS):
+                spread_replicas(self.fragments(kind), self._replicas(kind), self.device)
+        else:
+            refresh_copies(self._engine, self._stage)
         for master in masters(self._engine, self._stage):
-            adam_state(adam, master)["step"].fill_(optimizer_steps)
-        curve = self._engine.lr_scheduler
-        curve.last_epoch, curve._step_count = optimizer_steps, optimizer_steps + 1
-        parts = zip(curve.optimizer.param_groups, curve.base_lrs, curve.lr_lambdas, strict=True)
-        for group, rate, scale in parts:
-            group["lr"] = rate * scale(optimizer_steps)
-        curve._last_lr = [group["lr"] for group in curve.optimizer.param_groups]
-        self._engine.global_steps = step
-        self._engine.global_samples = step * self._engine.train_batch_size()
-        self._engine.micro_steps = step * self._engine.gradient_accumulation_steps()
+            adam_state(self._adam, master)["step"].fill_(optimizer_steps)
+        set_counters(self._engine, step, optimizer_steps)
 
-    def _spread(self) -> None:
-        """Bring every copy of weights (at stage 0 moments too) in line with its owner."""
-        match self._stage:
-            case 0:
-                self._spread_replicas()
-            case 1 | 2:
-                self._engine.optimizer.update_lp_params()
-            case _:
-                optimizer = self._engine.optimizer
-                optimizer.checkpoint_event_prologue()
-                for group in range(len(optimizer.fp32_partitioned_groups_flat)):
-                    optimizer._reassign_or_swap_out_partitioned_parameters(group)
-                optimizer.checkpoint_event_epilogue()
-
-    def _spread_replicas(self) -> None:
-        named = dict(self.vdm.named_parameters())
-        for kind in (WEIGHTS, *MOMENTS):
-            mine = {fragment.name: fragment for fragment in self.fragments(kind)}
-            for name, parameter in named.items():
-                whole = assemble(mine.get(name), parameter.shape, self.device, everywhere=True)
-                weights = kind == WEIGHTS
-                replica = parameter.data if weights else adam_state(self._adam, parameter)[kind]
-                replica.copy_(whole)
+    def _replicas(self, kind: str) -> dict[str, Tensor]:
+        """At stage 0: the whole of what `kind` says, by parameter."""
+        named = self.vdm.named_parameters()
+        if kind == WEIGHTS:
+            return {name: parameter.data for name, parameter in named}
+        return {name: adam_state(self._adam, parameter)[kind] for name, parameter in named}
 
     @property
     def _adam(self) -> torch.optim.Optimizer:
