@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.slow
 STAGES = (0, 1, 2, 3)
 
 
