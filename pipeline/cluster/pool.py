@@ -1,6 +1,7 @@
 """Work shared by a pool of actors, through Ray Data: one task in, its rows out, in any order."""
 
 import logging
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -59,17 +60,20 @@ def run_tasks(
     check_pool(pool, [node["Resources"] for node in ray.nodes() if node["Alive"]])
     data = ray.data.from_items(list(tasks), override_num_blocks=len(tasks))
     _quieten()
-    results = data.flat_map(
-        _Guarded,
-        fn_constructor_args=(worker, arguments),
-        compute=ray.data.ActorPoolStrategy(
-            min_size=min(pool.min_actors or pool.actors, len(tasks)),
-            max_size=min(pool.actors, len(tasks)),
-        ),
-        ray_remote_args_fn=lambda: {"max_task_retries": _TASK_RETRIES},
-        num_cpus=pool.cpus_per_actor,
-        num_gpus=pool.gpus_per_actor or None,
-    )
+    with warnings.catch_warnings():
+        # Deprecated, but the retries have no parameter of their own yet.
+        warnings.filterwarnings("ignore", message="`ray_remote_args_fn` is deprecated")
+        results = data.flat_map(
+            _Guarded,
+            fn_constructor_args=(worker, arguments),
+            compute=ray.data.ActorPoolStrategy(
+                min_size=min(pool.min_actors or pool.actors, len(tasks)),
+                max_size=min(pool.actors, len(tasks)),
+            ),
+            ray_remote_args_fn=lambda: {"max_task_retries": _TASK_RETRIES},
+            num_cpus=pool.cpus_per_actor,
+            num_gpus=pool.gpus_per_actor or None,
+        )
     for block in results.iter_batches(batch_size=None, batch_format="pyarrow"):
         rows = block.to_pylist()
         for row in rows:

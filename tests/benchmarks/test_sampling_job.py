@@ -17,7 +17,7 @@ from pipeline.sampling.shard_rows import read_finished
 from pipeline.storage import open_storage
 
 ROOT = Path(__file__).resolve().parents[2]
-SHAPE, BATCH, STEPS, SHARD, SHARDS = (1, 28, 28), 32, 16, 128, 12
+SHAPE, BATCH, STEPS, SHARD, SHARDS = (1, 28, 28), 32, 8, 128, 8
 NETWORK = {"kind": "downsampling_unet", "width": 40, "multipliers": (1, 2), "blocks": 2}
 
 
@@ -66,6 +66,7 @@ def bare_call_seconds(model):
 
 
 @pytest.mark.benchmark
+@pytest.mark.timeout(900)
 def test_whole_job_over_its_network_calls(model, tmp_path):
     """Time from the first shard's start to the finished set, against two actors' calls alone."""
     output = tmp_path / "samples"

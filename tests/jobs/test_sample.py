@@ -136,14 +136,18 @@ def modified(file: Path) -> int:
 
 
 def actors_of(job: subprocess.Popen[str]) -> list[psutil.Process]:
-    """The processes of the pool's actors, on the job's own cluster."""
+    """The processes of the pool's actors: children of the raylet of the job's own cluster."""
     port = psutil.Process(job.pid).environ()["RAY_ADDRESS"].rpartition(":")[2]
+    known = [(p, p.info["cmdline"] or [""]) for p in psutil.process_iter(["cmdline", "ppid"])]
+    raylets = {
+        process.pid
+        for process, words in known
+        if any(re.fullmatch(f"--gcs-address=.*:{port}", word) for word in words)
+    }
     return [
         process
-        for process in psutil.process_iter()
-        if (process.cmdline() or [""])[0].startswith("ray::MapWorker")
-        and (raylet := process.parent()) is not None
-        and any(re.fullmatch(f"--gcs-address=.*:{port}", word) for word in raylet.cmdline())
+        for process, words in known
+        if words[0].startswith("ray::MapWorker") and process.info["ppid"] in raylets
     ]
 
 
