@@ -89,8 +89,8 @@ class ClusterConfig(ConfigModel):
 
     workers: Workers | tuple[Workers, Workers] = Field(
         1,
-        description="Or [least, most]: the run takes what the cluster has at the moment, and grows "
-        "and shrinks with it. The global batch stays the same.",
+        description="Or [least, most]: the run takes what the cluster has, and grows and shrinks "
+        "with it, each time from its newest checkpoint. The global batch stays the same.",
     )
     cpus_per_worker: float = Field(1, gt=0)
     gpus_per_worker: float = Field(0, ge=0, description="0 trains on the CPU with gloo.")
