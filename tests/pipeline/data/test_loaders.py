@@ -89,7 +89,8 @@ def test_a_killed_process_is_replaced_and_the_sequence_goes_on(
 ) -> None:
     """Every sample comes once and in order, as in the training process itself."""
     dataset = make_dataset([20])
-    here, beside = iter(stream(dataset)), stream(dataset, loader_workers=2, prefetch=0)
+    here = iter(stream(dataset, prefetch=0))
+    beside = stream(dataset, loader_workers=2, prefetch=0)
     batches = iter(beside)
     both = list(zip(take(here, 2), take(batches, 2), strict=True))
     kill("loader-1")
