@@ -133,6 +133,12 @@ class CheckpointConfig(ConfigModel):
     keep_best: bool = Field(
         False, description="The one with the lowest training loss (bits/dim of the interval) stays."
     )
+    ema_every: int | None = Field(
+        None,
+        gt=0,
+        description="Steps between snapshots of the averages that have a width; they all stay, for "
+        "averages of widths chosen after training. 16 in a run do for 1 % (from 0.05 and 0.1).",
+    )
     retry_seconds: float = Field(
         60, ge=0, description="How long a save tries again while the storage refuses."
     )
@@ -209,6 +215,16 @@ class TrainConfig(JobConfig):
     def accumulation(self) -> int:
         """Forward passes per step and worker; of a range of workers, on the fewest."""
         return self.data.batch_size // (self.cluster.worker_counts[0] * self.micro_batch)
+
+    @model_validator(mode="after")
+    def _snapshots_of_something(self) -> "TrainConfig":
+        widths = [average for average in self.optimizer.ema if average.width is not None]
+        if self.checkpoint.ema_every is not None and not widths:
+            raise ValueError(
+                "checkpoint.ema_every keeps averages that have a width, and optimizer.ema has "
+                "none: add {width: 0.05}, {width: 0.1} there"
+            )
+        return self
 
     @model_validator(mode="after")
     def _batch_divides(self) -> "TrainConfig":

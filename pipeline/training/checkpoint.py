@@ -21,6 +21,7 @@ from safetensors.torch import save as save_tensors
 from pipeline.checkpoint.fragment import AVERAGE, MOMENTS, WEIGHTS
 from pipeline.checkpoint.rank_file import RankFile
 from pipeline.checkpoint.record import (
+    SNAPSHOTS,
     CheckpointRecord,
     FileRecord,
     checkpoint_name,
@@ -62,9 +63,22 @@ class Checkpoints:
     for another rank: call `settle` before, on all ranks, where the run ends well.
     """
 
-    def __init__(self, run: Location, config: TrainConfig, card: ModelCard) -> None:
-        """Agree on a name for this life of the run. Collective."""
+    def __init__(
+        self, run: Location, config: TrainConfig, card: ModelCard, *, snapshots: bool = False
+    ) -> None:
+        """Agree on a name for this life of the run. Collective.
+
+        Args:
+            snapshots: save the averages that have a width, nothing else, and delete none.
+        """
         self._run, self._config, self._card = run, config, card
+        self._retention = config.checkpoint
+        self._state: tuple[str, ...] = (WEIGHTS, *MOMENTS)
+        self._averages = [average.name for average in config.optimizer.ema]
+        if snapshots:
+            self._run, self._state = run / SNAPSHOTS, ()
+            self._retention = config.checkpoint.model_copy(update={"keep_every": 1})
+            self._averages = [a.name for a in config.optimizer.ema if a.width is not None]
         self._rank = dist.get_rank()
         self._life = from_rank_zero(secrets.token_hex(4))
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
@@ -86,9 +100,9 @@ class Checkpoints:
         """
         began = time.perf_counter()
         self.settle(allowed=self._config.checkpoint.failures_allowed)
-        kinds = (WEIGHTS, *MOMENTS, *(AVERAGE + name for name in averages))
-        tensors = [f.tensor for kind in kinds[:3] for f in engine.fragments(kind)]
-        tensors += [tensor for track in averages.values() for tensor in track]
+        kinds = (*self._state, *(AVERAGE + name for name in self._averages))
+        tensors = [f.tensor for kind in self._state for f in engine.fragments(kind)]
+        tensors += [tensor for name in self._averages for tensor in averages[name]]
         if self._file is None:
             self._file = RankFile(
                 kinds,
@@ -184,7 +198,7 @@ class Checkpoints:
         def finish(abandoned: Event) -> None:
             commit(save, head, parameters, kinds, others, abandoned)
             log.info("step %d: checkpoint committed in %s", progress.step, self._run)
-            tidy(self._run, name, self._config.checkpoint)
+            tidy(self._run, name, self._retention)
 
         self._committed = self._thread.submit(finish, self._abandoned)
 

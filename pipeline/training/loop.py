@@ -26,6 +26,9 @@ class Reporter(Protocol):
     def checkpoint(
         self, step: int, engine: Engine, averages: Averages, values: dict[str, float]
     ) -> None: ...
+    def snapshot(
+        self, step: int, engine: Engine, averages: Averages, values: dict[str, float]
+    ) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -84,8 +87,10 @@ def train(
         leaves = word >= Word.STOP
         hurries = word is Word.LOOK and signals.node_leaves()
         saves = leaves or hurries or step % config.checkpoint.every_steps == 0
+        every = config.checkpoint.ema_every
+        keeps = every is not None and step % every == 0
         draws = step == config.steps or step % config.tracking.picture_every == 0
-        if saves or draws or step % config.tracking.log_every == 0:
+        if saves or keeps or draws or step % config.tracking.log_every == 0:
             watch.check(engine.device)
             interval = meter.bring_together()
             figures = report(engine, interval, step - reported, config.steps - step, dims)
@@ -97,6 +102,9 @@ def train(
                 meter.mark("pictures")
             if saves:
                 reporter.checkpoint(step, engine, state.averages, figures.values)
+                meter.mark("checkpoint")
+            if keeps:
+                reporter.snapshot(step, engine, state.averages, figures.values)
                 meter.mark("checkpoint")
             settings = replace(settings, decoder_radius=decoder_radius(engine, config))
         if leaves:

@@ -24,8 +24,10 @@ class RunReporter:
         stream: TrainingStream,
         narrator: Narrator | None,
         checkpoints: Checkpoints,
+        snapshots: Checkpoints,
     ) -> None:
-        self.config, self.card, self.checkpoints = config, card, checkpoints
+        self.config, self.card = config, card
+        self.checkpoints, self.snapshots = checkpoints, snapshots
         self.stream, self.narrator = stream, narrator
 
     def metrics(self, step: int, engine: Engine, figures: Report) -> None:
@@ -49,8 +51,23 @@ class RunReporter:
         self, step: int, engine: Engine, averages: Averages, values: dict[str, float]
     ) -> None:
         """Begin to save the state after `step`; the training waits for a copy of it only."""
-        progress = Progress(step, step * self.config.data.batch_size)
-        bits_per_dim = values["train/bits_per_dim"]
-        stall = self.checkpoints.save(engine, averages, progress, bits_per_dim)
+        stall = self._save(self.checkpoints, step, engine, averages, values)
         if self.narrator is not None:
             self.narrator.saved(step, stall)
+
+    def snapshot(
+        self, step: int, engine: Engine, averages: Averages, values: dict[str, float]
+    ) -> None:
+        """Begin to save the averages that have a width, for averages chosen after training."""
+        self._save(self.snapshots, step, engine, averages, values)
+
+    def _save(
+        self,
+        where: Checkpoints,
+        step: int,
+        engine: Engine,
+        averages: Averages,
+        values: dict[str, float],
+    ) -> float:
+        progress = Progress(step, step * self.config.data.batch_size)
+        return where.save(engine, averages, progress, values["train/bits_per_dim"])

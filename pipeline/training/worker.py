@@ -122,8 +122,9 @@ def train_run(job: TrainJob, line: DriverLine) -> int:
             narrator = Narrator(tracker, config, card, cost, vdm.term_names)
             narrator.begin(job.submitted, started, progress.step)
         checkpoints = stack.enter_context(Checkpoints(run, config, card))
+        snapshots = stack.enter_context(Checkpoints(run, config, card, snapshots=True))
         stream = stack.enter_context(closing(training_stream(job, mixture, progress.next_index)))
-        reporter = RunReporter(config, card, stream, narrator, checkpoints)
+        reporter = RunReporter(config, card, stream, narrator, checkpoints, snapshots)
         try:
             done = train(engine, iter(stream), config, card.dims, state, reporter, line)
         except NonFiniteStepError as error:
@@ -133,6 +134,7 @@ def train_run(job: TrainJob, line: DriverLine) -> int:
                 tracker.json(name, error.report)
             raise FloatingPointError(f"{error}. Its examples are in {run / name}") from error
         checkpoints.settle()
+        snapshots.settle()
         return done
 
 
