@@ -17,6 +17,7 @@ from pipeline.config.base import JobConfig
 from pipeline.config.load import load_config
 from pipeline.errors import InputError, RunFailedError
 from pipeline.logs import set_up_logging
+from pipeline.redact import redact, redact_text
 
 C = TypeVar("C", bound=JobConfig)
 
@@ -39,16 +40,17 @@ def run(
     try:
         config = load_config(schema, arguments.config, arguments.overrides)
         if arguments.dry_run:
-            print(json.dumps(config.model_dump(mode="json"), indent=2, ensure_ascii=False))
+            resolved = redact(config.model_dump(mode="json"))
+            print(json.dumps(resolved, indent=2, ensure_ascii=False))
             if plan is not None:
                 print(plan(config))
         else:
             main(config)
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {redact_text(str(error))}", file=sys.stderr)
         return 2
     except (RunFailedError, FloatingPointError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {redact_text(str(error))}", file=sys.stderr)
         return 1
     return 0
 

@@ -21,7 +21,7 @@ from pipeline.cluster.submitted import warn_of_short_stop
 from pipeline.config.train import TrainConfig
 from pipeline.metrics import flatten
 from pipeline.tracking import Status, Tracker, close_run, open_run, prepare_store
-from pipeline.training.launch import GraceExceededError, check_resources, job_id, run_training
+from pipeline.training.launch import GraceExceededError, await_resources, job_id, run_training
 from pipeline.training.lease import Lease
 from pipeline.training.preflight import Plan, plan_training
 from pipeline.training.register import register_model
@@ -42,7 +42,7 @@ def main(config: TrainConfig) -> None:
             finish_record(plan, plan.before)
         return
     with connected():
-        check_resources(config.cluster)
+        await_resources(config.cluster)
         warn_of_short_stop(config.cluster.grace_seconds)
         signals = StopSignals()
         with Lease(plan.run, job_id(), on_loss=signals.requested.set):

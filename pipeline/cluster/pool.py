@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import ray
 import ray.data
 
+from pipeline.cluster.wait import wait_for_nodes
 from pipeline.config.sample import PoolConfig
 from pipeline.errors import InputError
 
@@ -57,7 +58,12 @@ def run_tasks(
     Raises:
         InputError: the cluster can never hold one actor, or a worker raised it.
     """
-    check_pool(pool, [node["Resources"] for node in ray.nodes() if node["Alive"]])
+    actor = {"CPU": pool.cpus_per_actor, "GPU": pool.gpus_per_actor}
+    wait_for_nodes(
+        lambda: check_pool(pool, [node["Resources"] for node in ray.nodes() if node["Alive"]]),
+        [{kind: each for kind, each in actor.items() if each}] * min(pool.actors, len(tasks)),
+        pool.wait_seconds,
+    )
     data = ray.data.from_items(list(tasks), override_num_blocks=len(tasks))
     _quieten()
     with warnings.catch_warnings():
@@ -94,7 +100,7 @@ def check_pool(pool: PoolConfig, nodes: Sequence[Mapping[str, float]]) -> None:
             field = f"pool.{kind.lower()}s_per_actor"
             raise InputError(
                 f"{field} is {each:g} but no node of the cluster has more than {most:g} {kind}s; "
-                f"lower {field} or add nodes"
+                f"lower {field}, add nodes, or let the cluster grow with pool.wait_seconds"
             )
 
 

@@ -19,6 +19,12 @@ class PoolConfig(ConfigModel):
     )
     cpus_per_actor: float = Field(1, gt=0)
     gpus_per_actor: float = Field(0, ge=0, description="May be a fraction.")
+    wait_seconds: float = Field(
+        0,
+        ge=0,
+        description="How long an autoscaling cluster may take to grow to a node that holds an "
+        "actor; with 0 a cluster without one is refused.",
+    )
 
     @model_validator(mode="after")
     def _range(self) -> "PoolConfig":

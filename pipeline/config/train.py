@@ -102,6 +102,12 @@ class ClusterConfig(ConfigModel):
     grace_seconds: float = Field(
         30, gt=0, description="After SIGTERM or Ctrl-C: time to save and leave before being cut."
     )
+    wait_seconds: float = Field(
+        0,
+        ge=0,
+        description="How long an autoscaling cluster may take to grow to the (least) workers; with "
+        "0 a cluster that is too small is refused.",
+    )
     collective_timeout_seconds: float = Field(
         1800, gt=0, description="A rank that keeps the others waiting longer fails the group."
     )

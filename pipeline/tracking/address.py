@@ -3,9 +3,10 @@
 import os
 import shlex
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 from pipeline.errors import InputError
-from pipeline.redact import redact_text
+from pipeline.redact import is_secret, redact_text
 
 _SQLITE = "sqlite:///"
 _DATABASES = ("postgresql", "mysql", "mssql")
@@ -16,7 +17,8 @@ def store_uri(uri: str | None, folder: str | Path) -> str:
 
     `uri` if given, else the environment's `MLFLOW_TRACKING_URI`, else an SQLite file
     `mlflow.db` in `folder`. A relative SQLite path is made absolute here, on the driver, because
-    Ray's workers run in another directory. Raises InputError for an address of no known kind.
+    Ray's workers run in another directory. Raises InputError for an address of no known kind,
+    and for one with a password in it: addresses are kept in records and shown.
     """
     chosen = uri or os.environ.get("MLFLOW_TRACKING_URI")
     if not chosen:
@@ -24,10 +26,23 @@ def store_uri(uri: str | None, folder: str | Path) -> str:
     if chosen.startswith(_SQLITE):
         return f"{_SQLITE}{Path(chosen.removeprefix(_SQLITE)).absolute()}"
     if chosen.startswith(("http://", "https://", "databricks", *_DATABASES)):
+        _check_no_secret(chosen)
         return chosen
     raise InputError(
         f"tracking address {redact_text(chosen)!r} is neither an http(s) server nor a database: "
         "use for example http://host:5000 or sqlite:////shared/folder/mlflow.db"
+    )
+
+
+def _check_no_secret(uri: str) -> None:
+    parts = urlsplit(uri)
+    if parts.password is None and not any(is_secret(key) for key in parse_qs(parts.query)):
+        return
+    raise InputError(
+        f"tracking address {redact_text(uri)!r} has a password in it, and would be kept in the "
+        "run's record; give a server's login as MLFLOW_TRACKING_USERNAME and "
+        "MLFLOW_TRACKING_PASSWORD, a database's as its client reads it (for PostgreSQL PGPASSWORD "
+        "or a password file)"
     )
 
 

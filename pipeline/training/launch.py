@@ -13,6 +13,7 @@ import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchConfig, TorchTrainer
 
+from pipeline.cluster.wait import wait_for_nodes
 from pipeline.config.train import ClusterConfig
 from pipeline.errors import InputError, RunFailedError
 from pipeline.training.monitor import TellMonitor, start_monitor
@@ -31,8 +32,19 @@ def job_id() -> str:
     return str(ray.get_runtime_context().get_job_id())
 
 
+def await_resources(cluster: ClusterConfig) -> None:
+    """Return when the connected cluster holds the least number of workers.
+
+    Raises:
+        InputError: it does not, and has not grown to it within `cluster.wait_seconds`.
+    """
+    worker = {"CPU": cluster.cpus_per_worker, "GPU": cluster.gpus_per_worker}
+    bundles = [{kind: each for kind, each in worker.items() if each}] * cluster.worker_counts[0]
+    wait_for_nodes(lambda: check_resources(cluster), bundles, cluster.wait_seconds)
+
+
 def check_resources(cluster: ClusterConfig) -> None:
-    """Refuse a request that the connected cluster can never meet.
+    """Refuse a request that the cluster as it is cannot meet.
 
     Raises:
         InputError: names what is asked for and what there is.
@@ -44,7 +56,8 @@ def check_resources(cluster: ClusterConfig) -> None:
         if wanted > there.get(kind, 0):
             raise InputError(
                 f"{least} workers need {wanted:g} {kind}s but the cluster has "
-                f"{there.get(kind, 0):g}; lower cluster.workers or add nodes"
+                f"{there.get(kind, 0):g}; lower cluster.workers, add nodes, or let it grow "
+                "with cluster.wait_seconds"
             )
 
 
