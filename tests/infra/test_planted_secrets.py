@@ -102,6 +102,7 @@ def short_folder() -> Iterator[Path]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_no_secret_is_left_behind(tiny, pack, tmp_path, short_folder):
     """Training and sampling with secrets in the environment, as every cluster has them.
 

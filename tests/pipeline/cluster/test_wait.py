@@ -12,7 +12,7 @@ from pipeline.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[3]
 SCRIPT = """
-import threading, time
+from concurrent.futures import ThreadPoolExecutor
 import ray
 from ray.cluster_utils import Cluster
 from pipeline.config.train import ClusterConfig
@@ -28,8 +28,11 @@ except InputError as error:
     assert "3 workers need 3 CPUs but the cluster has 1" in str(error), error
 else:
     raise AssertionError("did not refuse")
-threading.Timer(1.0, lambda: cluster.add_node(num_cpus=2)).start()
-await_resources(wanted.model_copy(update={"wait_seconds": 120}))
+waiting = ThreadPoolExecutor().submit(
+    await_resources, wanted.model_copy(update={"wait_seconds": 200})
+)
+cluster.add_node(num_cpus=2)
+waiting.result()
 assert ray.cluster_resources()["CPU"] == 3
 ray.shutdown()
 cluster.shutdown()
