@@ -25,6 +25,7 @@ from pipeline.errors import InputError
 LOOPBACK = "127.0.0.1"
 TOKEN_FILE = Path.home() / ".ray" / "auth_token"
 START_SECONDS, STOP_SECONDS = 90.0, 5.0
+JOINED = "Ray runtime started"  # `ray start` says so once the raylet is known to the head
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy to the loopback
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,8 @@ def local_head(
         output = stack.enter_context((Path(folder) / "head.log").open("w+"))
         process = subprocess.Popen(
             _command(cpus, ports, folder),
-            env=environment,
+            # without it Ray's own actors would look for the head that was started last
+            env=environment | {"RAY_ADDRESS": f"{LOOPBACK}:{ports.head}"},
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -165,7 +167,7 @@ def _wait_until_ready(dashboard: str, process: subprocess.Popen[bytes], output: 
     while time.monotonic() < deadline:
         if process.poll() is not None:
             break
-        if _answers(dashboard):
+        if _answers(dashboard) and JOINED in output.read_text():
             return
         time.sleep(0.5)
     raise InputError(f"the Ray head did not start:\n{output.read_text()[-2000:]}")
