@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -37,8 +36,9 @@ from vdm_core.inputs import check_noise, check_times
 from vdm_core.ladder.gaussian import Gaussian
 from vdm_core.ladder.vae import VAE, check_inputs
 from vdm_core.records import LatentElboTerms
-from vdm_core.rng import Purpose, normal, uniform
+from vdm_core.rng import Purpose, normal
 from vdm_core.samplers import Grid, Sampler, SamplerName, evaluation_mode, sample_z_0
+from vdm_core.samplers.noise import Decode, decoding_uniforms
 from vdm_core.vdm import VDM
 
 
@@ -159,7 +159,7 @@ def sample_latent_vdm(
     grid: Grid = "t",
     guidance: Guidance | Sequence[Guidance] | None = None,
     seed: int = 0,
-    decode: Literal["argmax", "sample"] = "argmax",
+    decode: Decode = "argmax",
     progress: Callable[[int], None] | None = None,
 ) -> Tensor:
     """Generate images: (B,C,H,W) uint8, in [0, model.levels).
@@ -168,8 +168,7 @@ def sample_latent_vdm(
     levels of p(x | y), or, where ``decode`` is "sample", a draw from both. ``shape`` is that of the
     images, (C,H,W); other arguments and errors are those of `samplers.sample`.
     """
-    if decode not in ("argmax", "sample"):
-        raise ValueError(f"decode is {decode!r}; give 'argmax' or 'sample'")
+    uniforms = decoding_uniforms(decode, seed, sample_ids, shape, model.dtype)
     z_0, gamma_0 = sample_z_0(
         model.vdm,
         sample_ids,
@@ -183,9 +182,8 @@ def sample_latent_vdm(
         progress=progress,
     )
     alpha_0, _ = alpha_sigma(gamma_0)
-    y, uniforms = z_0 / alpha_0, None
-    if decode == "sample":
-        uniforms = uniform(seed, Purpose.SAMPLE_DECODE, sample_ids, shape, dtype=model.dtype)
+    y = z_0 / alpha_0
+    if uniforms is not None:
         latent = tuple(y.shape[1:])
         noise = normal(seed, Purpose.SAMPLE_DECODE, sample_ids, latent, step=1, dtype=model.dtype)
         y = y + torch.exp(gamma_0 / 2) * noise

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
 from vdm_core.labels import check_labels
 from vdm_core.ladder.hierarchical import HierarchicalVAE
 from vdm_core.ladder.vae import VAE
-from vdm_core.rng import Purpose, normal, uniform
+from vdm_core.rng import Purpose, normal
 from vdm_core.samplers import evaluation_mode
+from vdm_core.samplers.noise import Decode, decoding_uniforms
 
 
 @torch.no_grad()
@@ -22,7 +21,7 @@ def sample_vae(
     *,
     shape: tuple[int, int, int],
     seed: int = 0,
-    decode: Literal["argmax", "sample"] = "argmax",
+    decode: Decode = "argmax",
 ) -> Tensor:
     """Generate images: (B,C,H,W) uint8, in [0, model.levels).
 
@@ -40,8 +39,7 @@ def sample_vae(
         ValueError: an argument outside the values named here, a label that the model does not have,
             or a shape that does not divide.
     """
-    if decode not in ("argmax", "sample"):
-        raise ValueError(f"decode is {decode!r}; give 'argmax' or 'sample'")
+    uniforms = decoding_uniforms(decode, seed, sample_ids, shape, model.dtype)
     if labels is not None and labels.shape != sample_ids.shape:
         raise ValueError(
             f"labels have shape {tuple(labels.shape)} and sample_ids {tuple(sample_ids.shape)}; "
@@ -53,7 +51,4 @@ def sample_vae(
     noise = normal(seed, Purpose.SAMPLE_INIT, sample_ids, latents, dtype=model.dtype)
     with evaluation_mode(model):
         p_x = model.generate(noise, labels)
-    uniforms = None
-    if decode == "sample":
-        uniforms = uniform(seed, Purpose.SAMPLE_DECODE, sample_ids, shape, dtype=model.dtype)
     return p_x.decode(model.levels, uniforms=uniforms)

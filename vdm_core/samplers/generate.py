@@ -14,12 +14,12 @@ from vdm_core.decoder import decode as decode_levels
 from vdm_core.denoiser import Denoiser, clip_data, epsilon_denoiser, threshold_data
 from vdm_core.guidance import ClassifierFree, Guidance
 from vdm_core.labels import StatesClasses, check_labels
-from vdm_core.rng import Purpose, Seed, normal, uniform
+from vdm_core.rng import Purpose, Seed, normal
 from vdm_core.samplers.contract import Sampler
 from vdm_core.samplers.first_order import ancestral, ddim
 from vdm_core.samplers.grid import Grid, map_grid, step_grid
 from vdm_core.samplers.langevin import pc
-from vdm_core.samplers.noise import StepNoise
+from vdm_core.samplers.noise import Decode, StepNoise, decoding_uniforms
 from vdm_core.samplers.second_order import dpmpp_2m, heun
 from vdm_core.vdm import VDM
 
@@ -39,7 +39,7 @@ def sample(
     grid: Grid = "t",
     guidance: Guidance | Sequence[Guidance] | None = None,
     seed: Seed = 0,
-    decode: Literal["argmax", "sample"] = "argmax",
+    decode: Decode = "argmax",
     clip: Literal["static", "dynamic"] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Tensor:
@@ -69,8 +69,7 @@ def sample(
         ValueError: an argument outside the values named here, a label that the network does not
             have, gammas that do not fall, or guidance without what it needs.
     """
-    if decode not in ("argmax", "sample"):
-        raise ValueError(f"decode is {decode!r}; give 'argmax' or 'sample'")
+    uniforms = decoding_uniforms(decode, seed, sample_ids, shape, vdm.dtype)
     z_0, gamma_0 = sample_z_0(
         vdm,
         sample_ids,
@@ -84,9 +83,6 @@ def sample(
         clip=clip,
         progress=progress,
     )
-    uniforms = None
-    if decode == "sample":
-        uniforms = uniform(seed, Purpose.SAMPLE_DECODE, sample_ids, shape, dtype=vdm.dtype)
     return decode_levels(z_0, gamma_0, vdm.levels, uniforms=uniforms)
 
 

@@ -1,9 +1,14 @@
-"""The noise of a walk, made several steps at a time where the steps' noise is small."""
+"""The random numbers of a sample: of a walk, several steps at a time, and of the pixels."""
+
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from vdm_core.rng import Purpose, Seed, normal
+from vdm_core.rng import Purpose, Seed, normal, uniform
+
+Decode = Literal["argmax", "sample"]
+"""Pixels from their likelihood: the likeliest level of each, or a draw."""
 
 _NUMBERS = 2**16  # made at a time; the generator's work per number is least from about here on
 
@@ -44,3 +49,21 @@ class StepNoise:
             dtype=self.dtype,
         )
         return numbers.view(self.ahead, count, *self.shape)
+
+
+def decoding_uniforms(
+    decode: Decode,
+    seed: Seed,
+    sample_ids: Tensor,
+    shape: tuple[int, int, int],
+    dtype: torch.dtype,
+) -> Tensor | None:
+    """What ``decode`` draws levels by: (B,C,H,W) in [0, 1), or None for the likeliest levels.
+
+    Raises ValueError for another ``decode``.
+    """
+    if decode not in ("argmax", "sample"):
+        raise ValueError(f"decode is {decode!r}; give 'argmax' or 'sample'")
+    if decode == "argmax":
+        return None
+    return uniform(seed, Purpose.SAMPLE_DECODE, sample_ids, shape, dtype=dtype)
