@@ -3,6 +3,7 @@
     python -m jobs.export run=runs/fashion_mnist_cpu output=models/small ema.width=0.07
 
 The result stands alone: sampling, evaluation and other projects load it, and no pickle is in it.
+A run that trained a classifier leaves a classifier, as guidance and `jobs.quality` take it.
 """
 
 import logging
@@ -13,8 +14,10 @@ from jobs.cli import run
 from pipeline.checkpoint.record import checkpoint_name, committed
 from pipeline.cluster.submitted import check_submitted_paths
 from pipeline.config.export import ExportConfig
+from pipeline.config.model import ModelConfig, ScheduledClassifierConfig
 from pipeline.errors import InputError
-from pipeline.model.export import ModelCard, load_card, load_model
+from pipeline.model.classifier_export import classifier_of_run, is_written, write_classifier
+from pipeline.model.export import RunCard, load_model, load_run_card, vdm_card
 from pipeline.model.export_folder import is_exported, write_export
 from pipeline.storage import Location, open_storage
 
@@ -27,7 +30,7 @@ class Plan:
 
     config: ExportConfig
     checkpoint: Location
-    card: ModelCard
+    card: RunCard
     output: Location
     exported: bool
 
@@ -54,9 +57,15 @@ def make_plan(config: ExportConfig) -> Plan:
             f"run={config.run}: no {checkpoint_name(step)} in {folder}; complete are those after "
             f"{steps}"
         )
-    card = load_card(found[step], config.ema)
+    card = load_run_card(found[step], config.ema)
     output = open_storage(config.path(config.output))
-    return Plan(config, found[step], card, output, is_exported(output, card))
+    return Plan(config, found[step], card, output, _is_there(output, card))
+
+
+def _is_there(output: Location, card: RunCard) -> bool:
+    if isinstance(card.model, ScheduledClassifierConfig):
+        return is_written(output, card)
+    return is_exported(output, vdm_card(card))
 
 
 def main(config: ExportConfig) -> None:
@@ -65,8 +74,13 @@ def main(config: ExportConfig) -> None:
     if plan.exported:
         log.info("%s is complete already", plan.output)
         return
-    vdm, card = load_model(plan.checkpoint, config.ema)
-    card = write_export(plan.output, vdm.state_dict(), card)
+    card = plan.card
+    match card.model:
+        case ModelConfig():
+            vdm, own = load_model(plan.checkpoint, config.ema)
+            write_export(plan.output, vdm.state_dict(), own)
+        case ScheduledClassifierConfig():
+            write_classifier(plan.output, *classifier_of_run(plan.checkpoint, config.ema))
     log.info("%s: %s after step %d, %s", plan.output, card.run, card.step, card.average.text)
 
 

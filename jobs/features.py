@@ -15,7 +15,7 @@ from pipeline.cluster.submitted import check_submitted_paths
 from pipeline.config.quality import TrainFeaturesConfig
 from pipeline.data.dataset import ShardedDataset, open_dataset
 from pipeline.errors import InputError
-from pipeline.model.classifier_export import CLASSIFIER_CARD, classifier_bytes, load_classifier_card
+from pipeline.model.classifier_export import CLASSIFIER_CARD, load_classifier_card, write_classifier
 from pipeline.quality.train_classifier import accuracy, card_of, train_classifier
 from pipeline.storage import open_storage
 
@@ -57,9 +57,8 @@ def main(config: TrainFeaturesConfig) -> None:
         log.info("accuracy on %s: %.4f of %d images", config.test, share, test.info.samples)
     weights = {name: value.cpu() for name, value in network.state_dict().items()}
     output = open_storage(config.path(config.output))
-    for name, data in classifier_bytes(weights, card_of(dataset, config)).items():
-        (output / name).write_bytes(data)  # the card last: it makes the folder a classifier
-    log.info("classifier %s in %s", load_classifier_card(output).weights_sha256[:12], output)
+    card = write_classifier(output, weights, card_of(dataset, config))
+    log.info("classifier %s in %s", card.weights_sha256[:12], output)
 
 
 def plan_text(config: TrainFeaturesConfig) -> str:

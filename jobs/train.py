@@ -1,4 +1,4 @@
-"""Train a Variational Diffusion Model on a sharded image set.
+"""Train a Variational Diffusion Model, or a classifier to guide one, on a sharded image set.
 
     python -m jobs.train --config jobs/presets/fashion_mnist_cpu.yaml steps=2000
     ray job submit --working-dir . -- python -m jobs.train --config ... root=/shared/folder
@@ -93,6 +93,7 @@ def open_job(plan: Plan, submitted: float) -> TrainJob:
     record = RunRecord(
         config=config,
         dataset_digest=plan.data.manifest_sha256,
+        given_sha256=plan.given.sha256 if plan.given else None,
         mlflow_run_id=mlflow_run_id,
         tracking_uri=plan.tracking_uri,
     )
@@ -105,6 +106,7 @@ def open_job(plan: Plan, submitted: float) -> TrainJob:
         tracking_uri=plan.tracking_uri,
         mlflow_run_id=mlflow_run_id,
         submitted=submitted,
+        given=plan.given,
     )
 
 

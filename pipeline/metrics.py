@@ -14,6 +14,7 @@ _SHORT = {
     "train/prior": "prior",
     "train/diffusion": "diff",
     "train/auxiliary": "aux",  # of an adaptive schedule only
+    "train/accuracy": "accuracy",  # of a classifier only
 }
 
 _PHASES = {
@@ -112,9 +113,10 @@ def progress_line(step: int, last_step: int, values: Mapping[str, float]) -> str
     terms = " ".join(
         f"{short} {values[name]:.2f}" for name, short in _SHORT.items() if name in values
     )
+    unit = "bits/label" if "train/accuracy" in values else "bits/dim"
     rate, left = values["train/images_per_second"], duration_text(values["train/seconds_left"])
     return (
-        f"step {step}/{last_step}  {values['train/bits_per_dim']:.3f} bits/dim  ({terms})  "
+        f"step {step}/{last_step}  {values['train/bits_per_dim']:.3f} {unit}  ({terms})  "
         f"{rate:.0f} images/s ({_shares(values)})  {left} left"
     )
 

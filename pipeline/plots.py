@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from pipeline.training.accuracy import AccuracyProfile
 from pipeline.training.time_bins import TrainingProfile
 from vdm_core.records import SchedulePoint
 
@@ -123,6 +124,20 @@ def profile_figure(profile: TrainingProfile) -> Figure:
     title = f"Diffusion term, area {area:.3f} bits/dim ({steps})"
     _dress(over_gamma, title, "γ, negative log-SNR", "bits/dim per unit of γ")
     _dress(over_time, "Its loss at a random time", "time t", "bits/dim")
+    return figure
+
+
+def accuracy_figure(profile: AccuracyProfile) -> Figure:
+    """The share of examples classified rightly over γ, ± 2 standard errors."""
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = figure.subplots()
+    gammas, share = np.array(profile.gammas), np.array(profile.accuracy)
+    error, middles = 2 * np.array(profile.standard_error), (gammas[1:] + gammas[:-1]) / 2
+    axes.plot(middles, share, color=_BLUE, linewidth=1.5)
+    axes.fill_between(middles, share - error, share + error, color=_BLUE, alpha=0.2, linewidth=0)
+    _dress(axes, f"Steps {profile.first_step} to {profile.last_step}", "γ", "accuracy")
+    axes.set_ylim(0, 1.02)
+    axes.margins(x=0)
     return figure
 
 

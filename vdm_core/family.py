@@ -30,6 +30,10 @@ class Terms(Protocol):
     def named(self) -> dict[str, Tensor]:
         """Each term, (B,) nats, by its name."""
 
+    @property
+    def timed(self) -> Tensor | None:
+        """What of an example belongs to its one time t, (B,); None for a model without times."""
+
 
 class Draw(NamedTuple):
     """A random argument of ``forward``: (B, *shape) standard normals keyed by ``purpose``.

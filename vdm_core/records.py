@@ -48,6 +48,11 @@ class ElboTerms(NamedTuple):
         """Each term, (B,) nats, by its name."""
         return self._asdict()
 
+    @property
+    def timed(self) -> Tensor:
+        """What belongs to the example's one time t: its diffusion term, (B,)."""
+        return self.diffusion
+
 
 class AdaptiveElboTerms(NamedTuple):
     """The terms of ``ElboTerms`` and a fourth, for a schedule that adapts to the image.
@@ -73,6 +78,11 @@ class AdaptiveElboTerms(NamedTuple):
     def named(self) -> dict[str, Tensor]:
         """Each term, (B,) nats, by its name."""
         return self._asdict()
+
+    @property
+    def timed(self) -> Tensor:
+        """What belongs to the example's one time t: its diffusion term, (B,)."""
+        return self.diffusion
 
 
 class HierarchicalElboTerms(NamedTuple):
@@ -101,6 +111,10 @@ class HierarchicalElboTerms(NamedTuple):
         levels = {f"kl_{t}": kl for t, kl in enumerate(self.levels.unbind(1), start=1)}
         return {"reconstruction": self.reconstruction, "prior": self.prior, **levels}
 
+    @property
+    def timed(self) -> None:
+        """There is no time here."""
+
 
 class LatentElboTerms(NamedTuple):
     """The negative ELBO of a diffusion model of a VAE's latents y, (B,) each, in nats.
@@ -128,6 +142,40 @@ class LatentElboTerms(NamedTuple):
     def named(self) -> dict[str, Tensor]:
         """Each term, (B,) nats, by its name."""
         return self._asdict()
+
+    @property
+    def timed(self) -> Tensor:
+        """What belongs to the example's one time t: its diffusion term, (B,)."""
+        return self.diffusion
+
+
+class ClassifierTerms(NamedTuple):
+    """How a classifier of noisy latents does on each example, (B,) each.
+
+    ``cross_entropy``: -log p(y | z_t, gamma_t), nats. ``correct``: 1 where y is the likeliest
+    class, else 0. A label is data of one dimension, so ``bits_per_dim(1)`` are its bits.
+    """
+
+    cross_entropy: Tensor
+    correct: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        """The cross-entropy, (B,), nats."""
+        return self.cross_entropy
+
+    def bits_per_dim(self, dims: int) -> Tensor:
+        """The cross-entropy in bits, divided by ``dims``, (B,)."""
+        return _bits_per_dim(self.total, dims)
+
+    def named(self) -> dict[str, Tensor]:
+        """The one term, (B,) nats, by its name."""
+        return {"cross_entropy": self.cross_entropy}
+
+    @property
+    def timed(self) -> Tensor:
+        """What belongs to the example's one time t: whether it was classified rightly, (B,)."""
+        return self.correct
 
 
 @dataclass(frozen=True)

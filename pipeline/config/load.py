@@ -22,7 +22,8 @@ Models = list[type[BaseModel]]
 def load_config(schema: type[T], files: Sequence[str], overrides: Sequence[str]) -> T:
     """Merge `files` in order, then `overrides` (`a.b=value`, value in YAML), and validate.
 
-    Where a field takes one of several kinds, a later `kind` replaces the block of another kind.
+    Where a field takes one of several kinds, a later `kind` replaces the block of another kind (a
+    block without one is of the usual kind, where there is one).
 
     Raises:
         InputError: a file that is missing or no mapping, a malformed override, an unknown key
@@ -126,7 +127,12 @@ def _merge(base: Mapping[str, Any], extra: Mapping[str, Any], models: Models) ->
 
 
 def _changes_kind(old: Mapping[str, Any], new: Mapping[str, Any], models: Models) -> bool:
-    return len(models) > 1 and {"kind"} <= old.keys() & new.keys() and old["kind"] != new["kind"]
+    if len(models) < 2 or "kind" not in new:
+        return False
+    defaults = [m.model_fields["kind"].default for m in models if "kind" in m.model_fields]
+    usual = next((kind for kind in defaults if isinstance(kind, str)), None)
+    before = old.get("kind", usual)
+    return before is not None and before != new["kind"]
 
 
 def _explain(schema: type[BaseModel], problem: Any) -> str:

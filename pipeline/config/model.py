@@ -1,9 +1,10 @@
-"""What is trained: network, schedule, likelihood. With a data set's shape it makes a VDM."""
+"""What is trained: a VDM (network, schedule, likelihood) or a classifier of a VDM's latents."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Discriminator, Field, PositiveInt, Tag, model_validator
 
+from pipeline.config.average import AverageConfig
 from pipeline.config.base import ConfigModel
 
 
@@ -111,6 +112,7 @@ class ScheduleConfig(ConfigModel):
 class ModelConfig(ConfigModel):
     """A Variational Diffusion Model, up to the shape and classes of the data."""
 
+    kind: Literal["vdm"] = "vdm"
     network: NetworkConfig
     schedule: ScheduleConfig = ScheduleConfig()
     steps: int | None = Field(None, gt=0, description="T; null is continuous time.")
@@ -119,3 +121,58 @@ class ModelConfig(ConfigModel):
     drop_label: float = Field(
         0.1, ge=0, le=1, description="Share of labels replaced by the null condition in training."
     )
+
+    @property
+    def learns_labels(self) -> bool:
+        """Labels are given, not learned."""
+        return False
+
+
+class ClassifierConfig(ConfigModel):
+    """A noise-aware classifier's network, as `NoiseAwareClassifier` has it."""
+
+    width: int = Field(32, gt=0, description="Channels of the first level.")
+    multipliers: tuple[PositiveInt, ...] = Field(
+        (1, 2, 2), min_length=1, description="Channels per level / width."
+    )
+    blocks: int = Field(1, gt=0, description="ResNet blocks per level.")
+
+
+class ScheduledClassifierConfig(ConfigModel):
+    """A classifier of a VDM's latents, for classifier guidance of that VDM.
+
+    It learns the data's labels at every noise level of the VDM's schedule, which does not change.
+    """
+
+    kind: Literal["classifier"]
+    of: str = Field(description="The VDM: a run's folder (its newest checkpoint), or a model's.")
+    ema: AverageConfig | None = Field(
+        None, description="The average of its weights with whose schedule it samples; null: first."
+    )
+    network: ClassifierConfig = ClassifierConfig()
+
+    @property
+    def learns_labels(self) -> bool:
+        """An example without a label counts for nothing."""
+        return True
+
+    @property
+    def conditional(self) -> bool:
+        """It is shown labels: they are what it learns."""
+        return True
+
+    @property
+    def drop_label(self) -> float:
+        """All of them."""
+        return 0.0
+
+
+def _kind(value: Any) -> Any:
+    """`kind`, which may be left out for a VDM."""
+    return value.get("kind", "vdm") if isinstance(value, dict) else getattr(value, "kind", None)
+
+
+AnyModelConfig = Annotated[
+    Annotated[ModelConfig, Tag("vdm")] | Annotated[ScheduledClassifierConfig, Tag("classifier")],
+    Discriminator(_kind),
+]

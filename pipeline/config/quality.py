@@ -5,8 +5,8 @@ from pydantic import Field, model_validator
 from pipeline.config.base import ConfigModel, JobConfig
 from pipeline.config.features import FeaturesConfig, ImagesConfig
 from pipeline.config.gate import GateConfig
+from pipeline.config.model import ClassifierConfig
 from pipeline.config.sample import PoolConfig
-from pipeline.model.classifier_export import ClassifierConfig
 
 
 class DistancesConfig(ConfigModel):

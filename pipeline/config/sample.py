@@ -87,7 +87,7 @@ class SampleConfig(JobConfig):
     guide: str | None = Field(
         None,
         description="autoguidance: the weaker model, a run's folder or a checkpoint's. classifier: "
-        "the folder of a noise-aware classifier of this model's schedule.",
+        "a noise-aware classifier of this model's schedule, in its folder or that of its run.",
     )
     gamma_interval: tuple[float, float] | None = Field(
         None, description="Lowest and highest γ at which to guide; null is everywhere."

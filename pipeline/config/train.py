@@ -7,7 +7,7 @@ from pydantic import Field, field_validator, model_validator
 from pipeline.config.average import AverageConfig
 from pipeline.config.base import ConfigModel, JobConfig
 from pipeline.config.data import Components, SelectConfig, TransformConfig
-from pipeline.config.model import ModelConfig
+from pipeline.config.model import AnyModelConfig
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Workers = Annotated[int, Field(gt=0)]
@@ -195,7 +195,7 @@ class TrainConfig(JobConfig):
     seed: int = Field(0, ge=0, lt=2**63)
     steps: int = Field(gt=0, description="Optimizer steps in the whole run.")
     data: DataConfig
-    model: ModelConfig
+    model: AnyModelConfig
     optimizer: OptimizerConfig = OptimizerConfig()
     deepspeed: DeepSpeedConfig = DeepSpeedConfig()
     cluster: ClusterConfig = ClusterConfig()

@@ -49,7 +49,7 @@ def build_vdm(
             network = _network(config.network, shape, classes if config.conditional else None)
         except ValueError as error:
             raise InputError(f"model.network: {error}") from None
-        schedule = _schedule(config.schedule, shape)
+        schedule = build_schedule(config.schedule, shape)
     return VDM(
         network,
         schedule,
@@ -109,7 +109,8 @@ def _network(config: NetworkConfig, shape: tuple[int, int, int], classes: int | 
             )
 
 
-def _schedule(config: ScheduleConfig, shape: tuple[int, int, int]) -> Schedule:
+def build_schedule(config: ScheduleConfig, shape: tuple[int, int, int]) -> Schedule:
+    """The schedule as it is before training, for data (C,H,W) = `shape`."""
     gamma_0, gamma_1, learned = config.gamma_0, config.gamma_1, config.learned
     match config.kind:
         case "linear":

@@ -4,35 +4,34 @@
     classifier.json          how to build the network around them, and whose noise it was trained on
 
 A classifier p(y | z, γ) belongs to the noise schedule that it was trained on: the card names it by
-its digest, and it guides models of that schedule only.
+its digest, and it guides models of that schedule only. A run that trains one (`jobs.train` with
+`model.kind: classifier`) has the same in its checkpoints.
 """
 
 import hashlib
 from typing import Literal
 
-from pydantic import Field, PositiveInt, ValidationError
+from pydantic import Field, ValidationError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from pipeline.checkpoint.record import committed
+from pipeline.config.average import AverageConfig
 from pipeline.config.base import ConfigModel
+from pipeline.config.model import ClassifierConfig, ScheduledClassifierConfig
 from pipeline.errors import InputError
-from pipeline.storage import Location
+from pipeline.model.average_of_run import find_average
+from pipeline.model.export import CARD, RunCard, load_run_card, newest_model
+from pipeline.storage import Location, is_temporary
 from vdm_core.networks.classifier import NoiseAwareClassifier
 
 CLASSIFIER_WEIGHTS, CLASSIFIER_CARD = "classifier.safetensors", "classifier.json"
-
-
-class ClassifierConfig(ConfigModel):
-    """The network's settings, as `NoiseAwareClassifier` has them."""
-
-    width: int = Field(32, gt=0)
-    multipliers: tuple[PositiveInt, ...] = Field((1, 2, 2), min_length=1)
-    blocks: int = Field(1, gt=0)
+_NETWORK = "network."
 
 
 class ClassifierCard(ConfigModel):
-    """Everything but the weights."""
+    """Everything but the weights. `run`, `step` and `average` are of a run of `jobs.train`."""
 
     format: Literal[1] = 1
     network: ClassifierConfig
@@ -41,6 +40,9 @@ class ClassifierCard(ConfigModel):
     class_names: tuple[str, ...]
     schedule_sha256: str = Field(description="`schedule_digest` of the schedule it was trained on.")
     weights_sha256: str = ""
+    run: str | None = None
+    step: int | None = None
+    average: str | None = None
 
 
 def classifier_bytes(weights: dict[str, Tensor], card: ClassifierCard) -> dict[str, bytes]:
@@ -53,13 +55,65 @@ def classifier_bytes(weights: dict[str, Tensor], card: ClassifierCard) -> dict[s
     }
 
 
+def is_written(output: Location, card: RunCard) -> bool:
+    """Whether the classifier of a run's `card` is in `output` already.
+
+    Raises:
+        InputError: another classifier or other files are there.
+    """
+    if (output / CLASSIFIER_CARD).size() is not None:
+        there = load_classifier_card(output)
+        if (there.run, there.step, there.average) == (card.run, card.step, card.average.label):
+            return True
+        raise InputError(
+            f"{output} holds another classifier, {there.run} after step {there.step}, "
+            f"{there.average}; give another output"
+        )
+    names = [n for n in output.files() if n != CLASSIFIER_WEIGHTS and not is_temporary(n)]
+    if other := [*names, *output.folders()]:
+        raise InputError(f"{output} holds other things ({other[0]}); give another output")
+    return False
+
+
+def write_classifier(
+    output: Location, weights: dict[str, Tensor], card: ClassifierCard
+) -> ClassifierCard:
+    """Write both files, the card last: it makes the folder a classifier's. Return it, sealed."""
+    files = classifier_bytes(weights, card)
+    for name, data in files.items():
+        (output / name).write_bytes(data)
+    return ClassifierCard.model_validate_json(files[CLASSIFIER_CARD])
+
+
 def load_classifier(folder: Location) -> tuple[NoiseAwareClassifier, ClassifierCard]:
     """The classifier in evaluation mode, on the CPU, and its card.
+
+    `folder`: of a classifier, of a run that trains one (its newest checkpoint), or a checkpoint's.
 
     Raises:
         InputError: none is there, its card is of another form, or the weights do not match their
             digest or the network.
     """
+    weights, card = read_classifier(folder)
+    network = card.network
+    try:
+        classifier = NoiseAwareClassifier(
+            card.shape[0], card.classes, network.width, network.multipliers, network.blocks
+        )
+        classifier.load_state_dict(weights)
+    except (ValueError, RuntimeError) as error:
+        raise InputError(f"the weights in {folder} do not fit their own card: {error}") from None
+    return classifier.eval(), card
+
+
+def read_classifier(folder: Location) -> tuple[dict[str, Tensor], ClassifierCard]:
+    """The network's state dict and the card, from where `load_classifier` looks.
+
+    Raises:
+        InputError: none is there, its card is of another form, or it is damaged.
+    """
+    if (folder / CLASSIFIER_CARD).size() is None and ((folder / CARD).size() or committed(folder)):
+        return classifier_of_run(newest_model(folder))
     card = load_classifier_card(folder)
     weights = folder / CLASSIFIER_WEIGHTS
     if weights.size() is None:
@@ -70,15 +124,33 @@ def load_classifier(folder: Location) -> tuple[NoiseAwareClassifier, ClassifierC
             f"{weights} does not match the digest in {CLASSIFIER_CARD}: it is damaged or was "
             "changed; train the classifier again or restore it"
         )
-    network = card.network
-    try:
-        classifier = NoiseAwareClassifier(
-            card.shape[0], card.classes, network.width, network.multipliers, network.blocks
-        )
-        classifier.load_state_dict(load_tensors(blob))
-    except (ValueError, RuntimeError) as error:
-        raise InputError(f"{weights} does not fit its own card: {error}") from None
-    return classifier.eval(), card
+    return load_tensors(blob), card
+
+
+def classifier_of_run(
+    checkpoint: Location, ema: AverageConfig | None = None
+) -> tuple[dict[str, Tensor], ClassifierCard]:
+    """The same from a checkpoint of a run, and from its average `ema` (None: the first).
+
+    Raises:
+        InputError: the run trains something else, keeps no such average, or is damaged.
+    """
+    card = load_run_card(checkpoint, ema)
+    if not isinstance(card.model, ScheduledClassifierConfig) or card.classes is None:
+        raise InputError(f"{checkpoint} holds a {card.model.kind}, and a classifier is needed here")
+    whole = find_average(checkpoint, card.step, ema or card.average).read()
+    weights = {n.removeprefix(_NETWORK): v for n, v in whole.items() if n.startswith(_NETWORK)}
+    return weights, ClassifierCard(
+        network=card.model.network,
+        shape=card.shape,
+        classes=card.classes,
+        class_names=card.class_names,
+        schedule_sha256=card.schedule_sha256,
+        weights_sha256=card.weights_sha256,
+        run=card.run,
+        step=card.step,
+        average=card.average.label,
+    )
 
 
 def load_classifier_card(folder: Location) -> ClassifierCard:
@@ -89,7 +161,10 @@ def load_classifier_card(folder: Location) -> ClassifierCard:
     """
     card = folder / CLASSIFIER_CARD
     if card.size() is None:
-        raise InputError(f"there is no {CLASSIFIER_CARD} in {folder}: give a classifier's folder")
+        raise InputError(
+            f"there is no {CLASSIFIER_CARD} in {folder}: give the folder of a classifier, or of a "
+            "run that trained one"
+        )
     try:
         return ClassifierCard.model_validate_json(card.read_bytes())
     except ValidationError as error:

@@ -19,7 +19,7 @@ from torch import Tensor
 from pipeline.checkpoint.record import COMMIT, committed
 from pipeline.config.average import AverageConfig
 from pipeline.config.base import ConfigModel
-from pipeline.config.model import ModelConfig
+from pipeline.config.model import AnyModelConfig, ModelConfig, ScheduledClassifierConfig
 from pipeline.errors import InputError
 from pipeline.metrics import Scalar, flatten
 from pipeline.model.average_of_run import find_average
@@ -32,15 +32,15 @@ from vdm_core import VDM
 WEIGHTS, CARD = "model.safetensors", "model.json"
 
 
-class ModelCard(ConfigModel):
-    """Everything but the weights.
+class RunCard(ConfigModel):
+    """Everything but the weights, of whatever a run trains.
 
     `weights_sha256` is the digest of `model.safetensors`, or in a checkpoint of the digests of the
     files that hold the weights. There `schedule_sha256` is empty: `load_model` fills it in.
     """
 
     format: Literal[1] = 1
-    model: ModelConfig
+    model: AnyModelConfig
     shape: tuple[int, int, int]
     levels: int
     classes: int | None
@@ -61,13 +61,19 @@ class ModelCard(ConfigModel):
             "step": self.step,
             "average": self.average.label,
             "weights_sha256": self.weights_sha256,
-            **flatten(self.model.model_dump(mode="json"), "model."),
+            **flatten(self.model.model_dump(mode="json", exclude={"kind"}), "model."),
         }
 
     @property
     def dims(self) -> int:
-        """C*H*W, the dimensions that bits/dim counts."""
-        return math.prod(self.shape)
+        """The dimensions that bits/dim counts: C*H*W, or 1 where it is labels that are learned."""
+        return 1 if isinstance(self.model, ScheduledClassifierConfig) else math.prod(self.shape)
+
+
+class ModelCard(RunCard):
+    """That of a VDM."""
+
+    model: ModelConfig
 
 
 def export_bytes(weights: dict[str, Tensor], card: ModelCard) -> dict[str, bytes]:
@@ -141,7 +147,24 @@ def restored(weights: dict[str, Tensor], card: ModelCard, place: Location) -> VD
 
 
 def load_card(folder: Location, ema: AverageConfig | None = None) -> ModelCard:
-    """The card of the model that `load_model` loads; reads no weights.
+    """The card of the VDM that `load_model` loads; reads no weights.
+
+    Raises:
+        InputError: as `load_run_card`, or something else was trained.
+    """
+    card = load_run_card(folder, ema)
+    if not isinstance(card.model, ModelConfig):
+        raise InputError(f"{folder} holds a {card.model.kind}, and a VDM is needed here")
+    return vdm_card(card)
+
+
+def vdm_card(card: RunCard) -> ModelCard:
+    """The same card, where it is a VDM's. Raises a validation error where it is not."""
+    return ModelCard(**dict(card))
+
+
+def load_run_card(folder: Location, ema: AverageConfig | None = None) -> RunCard:
+    """The card in `folder`, an export or a checkpoint, with its average `ema` (None: the first).
 
     Raises:
         InputError: it is missing or of a form that this version cannot read, or there is no such
@@ -152,7 +175,7 @@ def load_card(folder: Location, ema: AverageConfig | None = None) -> ModelCard:
             f"there is no {CARD} in {folder}: give a checkpoint folder of a training run"
         )
     try:
-        card = ModelCard.model_validate_json((folder / CARD).read_bytes())
+        card = RunCard.model_validate_json((folder / CARD).read_bytes())
     except ValidationError as error:
         raise InputError(f"{folder}/{CARD} is not a model card of this version: {error}") from None
     if ema is None or ema.name == card.average.name:

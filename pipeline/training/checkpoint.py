@@ -29,7 +29,7 @@ from pipeline.checkpoint.record import (
 from pipeline.checkpoint.retention import tidy
 from pipeline.checkpoint.write import Save, commit, write_part
 from pipeline.config.train import TrainConfig
-from pipeline.model.export import CARD, ModelCard
+from pipeline.model.export import CARD, RunCard
 from pipeline.storage import Location
 from pipeline.training.agreement import (
     AgreedInputError,
@@ -64,7 +64,7 @@ class Checkpoints:
     """
 
     def __init__(
-        self, run: Location, config: TrainConfig, card: ModelCard, *, snapshots: bool = False
+        self, run: Location, config: TrainConfig, card: RunCard, *, snapshots: bool = False
     ) -> None:
         """Agree on a name for this life of the run. Collective.
 
@@ -203,7 +203,7 @@ class Checkpoints:
         self._committed = self._thread.submit(finish, self._abandoned)
 
 
-def _sealed(card: ModelCard, files: Mapping[str, FileRecord]) -> bytes:
+def _sealed(card: RunCard, files: Mapping[str, FileRecord]) -> bytes:
     """The card with a digest of the files that hold the weights."""
     digests = "".join(digest for file in files.values() for digest in file.sha256)
     whole = hashlib.sha256(digests.encode()).hexdigest()

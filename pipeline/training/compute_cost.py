@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from pipeline.config.train import TrainConfig
-from vdm_core import VDM
+from pipeline.model.family import Model
 from vdm_core.networks import flops_per_image
 
 PEAK_BFLOAT16 = {
@@ -41,9 +41,13 @@ class ComputeCost:
 
 
 def compute_cost(
-    vdm: VDM, shape: tuple[int, int, int], config: TrainConfig, device: torch.device, workers: int
+    model: Model,
+    shape: tuple[int, int, int],
+    config: TrainConfig,
+    device: torch.device,
+    workers: int,
 ) -> ComputeCost:
-    """The cost of training `vdm` on images (C,H,W) = `shape`, counted before an engine wraps it.
+    """The cost of training `model` on images (C,H,W) = `shape`, counted before an engine wraps it.
 
     The backward pass takes twice what the forward pass takes. The peak of a worker is
     `tracking.peak_tflops` or, for bfloat16 on a GPU of the table, the table's; else unknown.
@@ -52,7 +56,7 @@ def compute_cost(
     if peak is None and device.type == "cuda" and config.deepspeed.precision == "bfloat16":
         peak = known_peak(torch.cuda.get_device_name(device))
     return ComputeCost(
-        training_flops=3 * flops_per_image(vdm.network, shape),
+        training_flops=3 * flops_per_image(model.network, shape),
         peak=None if peak is None else peak * 1e12 * workers,
     )
 

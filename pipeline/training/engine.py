@@ -1,6 +1,6 @@
 """DeepSpeed: the only file that imports it.
 
-The engine wraps the whole VDM. Parameters stay float32 at every ZeRO stage (bfloat16 is autocast
+The engine wraps the whole model. Parameters stay float32 at every ZeRO stage (bfloat16 is autocast
 around the network), so the schedule, the decoder and the ELBO keep their precision.
 """
 
@@ -21,13 +21,14 @@ from torch import Tensor
 
 from pipeline.checkpoint.fragment import MOMENTS, WEIGHTS, Fragment
 from pipeline.config.train import TrainConfig
+from pipeline.model.family import Model
 from pipeline.training.deepspeed_json import deepspeed_json
 from pipeline.training.fragments import adam_state, assemble, holdings, masters
 from pipeline.training.going_on import refresh_copies, set_counters, spread_replicas
 from pipeline.training.optimizer import adamw, learning_rate_scale
-from vdm_core import VDM
 from vdm_core.adaptive import at_prior_mean
-from vdm_core.records import AdaptiveElboTerms, ElboTerms, SchedulePoint
+from vdm_core.family import Terms
+from vdm_core.records import SchedulePoint
 
 warnings.filterwarnings(  # DeepSpeed calls these by names that newer versions of torch dislike
     "ignore",
@@ -37,38 +38,36 @@ warnings.filterwarnings(  # DeepSpeed calls these by names that newer versions o
 
 
 class Engine:
-    """One VDM under DeepSpeed: forward, backward, step, and its state in and out.
+    """One model under DeepSpeed: forward, backward, step, and its state in and out.
 
     `torch.distributed` must be initialised before (Ray Train does it).
     """
 
-    def __init__(self, vdm: VDM, config: TrainConfig, device: torch.device) -> None:
+    def __init__(self, model: Model, config: TrainConfig, device: torch.device) -> None:
         _no_shared_memory_extension(device)
         scale = partial(learning_rate_scale, config=config.optimizer, total_steps=config.steps)
         self.device = device
-        self.shapes = {name: parameter.shape for name, parameter in vdm.named_parameters()}
-        self._buffers = vdm.state_dict().keys() - self.shapes.keys()
+        self.shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
+        self._buffers = model.state_dict().keys() - self.shapes.keys()
         self._stage = config.deepspeed.zero_stage
         self._norm: Tensor | None = None
         self._gradient_is_finite: Tensor | bool = True
         self._engine, _, _, _ = deepspeed.initialize(
-            model=vdm.to(device),
-            optimizer=adamw(vdm, config.optimizer),
+            model=model.to(device),
+            optimizer=adamw(model, config.optimizer),
             lr_scheduler=lambda optimizer: torch.optim.lr_scheduler.LambdaLR(optimizer, scale),
             config=deepspeed_json(config),
             dist_init_required=False,
         )
         self._check_float32()
-        self._exchange_in_float32(self.vdm.schedule)
+        self._exchange_in_float32(self.model.schedule)
         self._holdings = holdings(self._engine, self._stage)
         self._check_cover()
         self._weights = self.fragments(WEIGHTS)
 
-    def __call__(
-        self, images: Tensor, labels: Tensor | None, **arguments: Any
-    ) -> ElboTerms | AdaptiveElboTerms:
-        """Return the VDM's per-example terms, in nats; arguments as for `VDM.forward`."""
-        return cast(ElboTerms | AdaptiveElboTerms, self._engine(images, labels, **arguments))
+    def __call__(self, images: Tensor, labels: Tensor | None, **arguments: Any) -> Terms:
+        """Return the per-example terms, in nats; arguments as for the model's `forward`."""
+        return cast(Terms, self._engine(images, labels, **arguments))
 
     def backward(self, loss: Tensor) -> None:
         """Accumulate the gradient of a micro-batch's mean loss."""
@@ -81,7 +80,7 @@ class Engine:
         ZeRO stages 1 to 3; at stage 0 it would apply it, and here the gradient becomes zero.
         """
         if self._stage == 0 and self._engine.is_gradient_accumulation_boundary():
-            gradients = [p.grad for p in self.vdm.parameters() if p.grad is not None]
+            gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
             self._norm = torch.nn.utils.get_total_norm(gradients)  # DeepSpeed keeps none here
             self._gradient_is_finite = torch.isfinite(self._norm)
             for gradient in gradients:
@@ -92,9 +91,9 @@ class Engine:
             self._gradient_is_finite = self._engine.skipped_steps == skipped
 
     @property
-    def vdm(self) -> VDM:
+    def model(self) -> Model:
         """The wrapped module (its parameters are partitioned at ZeRO stage 3)."""
-        return cast(VDM, self._engine.module)
+        return cast(Model, self._engine.module)
 
     def schedule_at(self, times: Tensor) -> SchedulePoint:
         """γ and its slope at `times` (N,), on the CPU, without gradient, as `at_prior_mean`.
@@ -102,7 +101,7 @@ class Engine:
         Collective at ZeRO stage 3.
         """
         with torch.no_grad():
-            point = at_prior_mean(self.vdm.schedule, times.to(self.device))
+            point = at_prior_mean(self.model.schedule, times.to(self.device))
         return SchedulePoint(point.gamma.cpu(), point.slope.cpu())
 
     @property
@@ -157,12 +156,12 @@ class Engine:
 
     def buffers(self) -> dict[str, Tensor]:
         """Copies on the CPU of what is no parameter, such as the ends of a fixed schedule."""
-        named = self.vdm.named_buffers()
+        named = self.model.named_buffers()
         return {n: buffer.to("cpu", copy=True) for n, buffer in named if n in self._buffers}
 
     def load_buffers(self, buffers: Mapping[str, Tensor]) -> None:
         """The inverse of `buffers`."""
-        for name, buffer in self.vdm.named_buffers():
+        for name, buffer in self.model.named_buffers():
             if name in self._buffers:
                 buffer.copy_(buffers[name])
 
@@ -188,7 +187,7 @@ class Engine:
 
     def _replicas(self, kind: str) -> dict[str, Tensor]:
         """At stage 0: the whole of what `kind` says, by parameter."""
-        named = self.vdm.named_parameters()
+        named = self.model.named_parameters()
         if kind == WEIGHTS:
             return {name: parameter.data for name, parameter in named}
         return {name: adam_state(self._adam, parameter)[kind] for name, parameter in named}
@@ -201,7 +200,7 @@ class Engine:
     def _check_float32(self) -> None:
         wrong = [
             f"{name} ({parameter.dtype})"
-            for name, parameter in self.vdm.named_parameters()
+            for name, parameter in self.model.named_parameters()
             if parameter.dtype != torch.float32
         ]
         if wrong:

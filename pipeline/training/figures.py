@@ -7,10 +7,14 @@ import torch.distributed as dist
 from torch import Tensor
 
 from pipeline.metrics import elbo_metrics
+from pipeline.model.family import Model
+from pipeline.training.accuracy import accuracy_figures
 from pipeline.training.engine import Engine
 from pipeline.training.interval import Interval
 from pipeline.training.phase_timer import TRAINING
 from pipeline.training.time_bins import BINS, EDGES, loss_variance
+from vdm_core import VDM
+from vdm_core.classification import ScheduledClassifier
 from vdm_core.records import SchedulePoint
 
 
@@ -25,16 +29,16 @@ class Report(NamedTuple):
 def report(engine: Engine, interval: Interval, steps: int, steps_left: int, dims: int) -> Report:
     """The figures of an interval of `steps` steps. Collective.
 
-    γ and its slope are means over the pixels. `dims` is C*H*W.
+    γ and its slope are means over the pixels. `dims`: what bits/dim counts.
     """
     schedule = engine.schedule_at(EDGES)
     values = (
         elbo_metrics(interval.nats, dims)
         | {
-            "train/loss_variance": loss_variance(interval.bins, dims),
             "train/grad_norm": engine.gradient_norm,
             "train/learning_rate": engine.learning_rates["kernels"],
         }
+        | _timed_figures(engine.model, interval.bins, dims)
         | schedule_figures(schedule, "schedule")
         | _time_figures(interval, steps, steps_left)
         | {"memory/host_peak_gib": interval.host_gib}
@@ -42,6 +46,15 @@ def report(engine: Engine, interval: Interval, steps: int, steps_left: int, dims
     if engine.device.type == "cuda":
         values["memory/device_peak_gib"] = interval.device_gib
     return Report(values, interval.bins, over_pixels(schedule.gamma))
+
+
+def _timed_figures(model: Model, bins: Tensor, dims: int) -> dict[str, float]:
+    """What the bins of t hold, in a few numbers."""
+    match model:
+        case VDM():
+            return {"train/loss_variance": loss_variance(bins, dims)}
+        case ScheduledClassifier():
+            return accuracy_figures(bins)
 
 
 def schedule_figures(at_edges: SchedulePoint, group: str) -> dict[str, float]:

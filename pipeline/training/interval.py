@@ -11,7 +11,7 @@ from torch import Tensor
 from pipeline.metrics import StepMeter
 from pipeline.training.phase_timer import PHASES, Phase, PhaseTimer
 from pipeline.training.time_bins import BINS, TimeBins
-from vdm_core.records import AdaptiveElboTerms, ElboTerms
+from vdm_core.family import Terms
 
 _GIB = 2**30
 
@@ -37,16 +37,20 @@ class IntervalMeter:
     """One rank's sums. Only `bring_together` waits for the device."""
 
     def __init__(self, names: Sequence[str], device: torch.device) -> None:
-        """Start the clock; `names` are those of the ELBO's terms."""
+        """Start the clock; `names` are those of the terms."""
         self._device = device
         self._terms, self._bins = StepMeter(names, device), TimeBins(device)
         self._timer = PhaseTimer(device)
         self.mark = self._timer.mark
 
-    def add(self, terms: ElboTerms | AdaptiveElboTerms, times: Tensor, valid: Tensor) -> None:
-        """Add a micro-batch: terms (B,) in nats at `times` (B,), where `valid` (B,) is true."""
-        self._terms.add(terms._asdict(), valid)
-        self._bins.add(terms.diffusion, times, valid)
+    def add(self, terms: Terms, times: Tensor | None, valid: Tensor) -> None:
+        """Add a micro-batch: terms (B,) in nats, where `valid` (B,) is true.
+
+        `times` (B,) are those of `terms.timed`; None where the model has none.
+        """
+        self._terms.add(terms.named(), valid)
+        if terms.timed is not None and times is not None:
+            self._bins.add(terms.timed, times, valid)
 
     def bring_together(self) -> Interval:
         """The figures of all ranks since the last call. Collective."""

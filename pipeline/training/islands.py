@@ -7,7 +7,6 @@ inside it no normalisation may. The embedding of γ and the Fourier features ref
 by themselves, with a TypeError.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pipeline.training.engine import Engine
+from vdm_core.family import keyed_draws
 
 _MOVES = (
     "_to_copy",
@@ -67,18 +67,20 @@ class IslandWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._inside = inside
 
 
-def check_islands(engine: Engine, shape: Sequence[int]) -> None:
-    """Send one image of `shape` (C,H,W) through the engine and look. Collective.
+def check_islands(engine: Engine, shape: tuple[int, int, int], conditional: bool) -> None:
+    """Send one image of `shape` (C,H,W), without a class, through the engine and look. Collective.
 
     Raises:
         RuntimeError: names operations that are computed in less than float32 and must not be.
     """
     images = torch.full((1, *shape), 100, dtype=torch.uint8, device=engine.device)
-    generator = torch.Generator(engine.device).manual_seed(0)
-    watch = IslandWatch(engine.vdm.network)
+    index = torch.zeros(1, dtype=torch.int64, device=engine.device)
+    labels = index - 1 if conditional else None
+    draws = keyed_draws(engine.model.draws(shape), seed=0, indices=index, global_batch=1)
+    watch = IslandWatch(engine.model.network)
     try:
         with torch.no_grad(), watch:
-            engine(images, None, generator=generator)
+            engine(images, labels, **draws)
     finally:
         watch.close()
     if watch.found:

@@ -54,7 +54,7 @@ def train(
 
     Args:
         stream: this rank's micro-batches, from the state's position on, endless.
-        dims: C*H*W of the images.
+        dims: what bits/dim counts, as `RunCard.dims`.
 
     Raises:
         NonFiniteStepError: the loss or the gradient was not finite; nothing of it is saved.
@@ -64,12 +64,13 @@ def train(
     settings = StepSettings(
         seed=config.seed,
         global_batch=config.data.batch_size,
+        dims=dims,
         conditional=config.model.conditional,
         drop_label=config.model.drop_label,
         decoder_radius=decoder_radius(engine, config),
-        latent_dim=engine.vdm.latent_dim,
+        learns_labels=config.model.learns_labels,
     )
-    meter = IntervalMeter(engine.vdm.term_names, engine.device)
+    meter = IntervalMeter(engine.model.term_names, engine.device)
     watch = FiniteWatch(config.seed, config.data.batch_size)
     timeout = config.cluster.collective_timeout_seconds
     feed = StepFeed(stream, config.accumulation, config.steps, signals, timeout)
@@ -123,4 +124,4 @@ def decoder_radius(engine: Engine, config: TrainConfig) -> int:
     optimizer = config.optimizer
     rate = optimizer.schedule_learning_rate or optimizer.learning_rate
     gamma_0 = float(engine.schedule_at(torch.zeros(1)).gamma.max())
-    return radius(gamma_0 + 0.5 + 4 * rate * config.tracking.log_every, engine.vdm.levels)
+    return radius(gamma_0 + 0.5 + 4 * rate * config.tracking.log_every, engine.model.levels)

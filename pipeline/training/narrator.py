@@ -6,17 +6,19 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from pipeline.config.model import ModelConfig, ScheduledClassifierConfig
 from pipeline.config.train import TrainConfig
 from pipeline.metrics import progress_line
-from pipeline.model.export import ModelCard
-from pipeline.plots import elbo_figure, profile_figure
+from pipeline.model.export import RunCard, vdm_card
+from pipeline.plots import accuracy_figure, elbo_figure, profile_figure
 from pipeline.tracking import Tracker, read_records
+from pipeline.training.accuracy import accuracy_profile
 from pipeline.training.compute_cost import ComputeCost
 from pipeline.training.elbo_history import ElboHistory
 from pipeline.training.figures import Report
 from pipeline.training.goodput import Goodput
 from pipeline.training.pictures import average_model, draw_samples, draw_schedule
-from pipeline.training.time_bins import ProfileWindow
+from pipeline.training.time_bins import ProfileWindow, training_profile
 from vdm_core.records import SchedulePoint
 
 log = logging.getLogger(__name__)
@@ -29,7 +31,7 @@ class Narrator:
         self,
         tracker: Tracker,
         config: TrainConfig,
-        card: ModelCard,
+        card: RunCard,
         cost: ComputeCost,
         terms: Sequence[str],
     ) -> None:
@@ -58,13 +60,25 @@ class Narrator:
     def pictures(
         self, step: int, live: SchedulePoint, weights: dict[str, Tensor], device: torch.device
     ) -> None:
-        """Draw the ELBO and its profile, the schedules (`live` as in `draw_schedule`), samples.
+        """Draw the loss by its terms, and what there is of it over γ.
 
-        `weights` are the average's.
+        Of a VDM also the schedules (`live` as in `draw_schedule`) and samples; `weights` are the
+        average's.
         """
-        tracker, card = self._tracker, self._card
-        tracker.figure(step, "elbo", elbo_figure(*self._history.curves()))
-        profile = self._window.take(step, card.dims)
+        match self._card.model:
+            case ModelConfig():
+                self._tracker.figure(step, "elbo", elbo_figure(*self._history.curves()))
+                self._draw_vdm(step, live, weights, device)
+            case ScheduledClassifierConfig():
+                found = accuracy_profile(self._window.take(step))
+                self._tracker.figure(step, "accuracy", accuracy_figure(found))
+                self._tracker.json(f"accuracy/{step:08d}.json", found.as_json())
+
+    def _draw_vdm(
+        self, step: int, live: SchedulePoint, weights: dict[str, Tensor], device: torch.device
+    ) -> None:
+        tracker, card = self._tracker, vdm_card(self._card)
+        profile = training_profile(self._window.take(step), card.dims)
         tracker.figure(step, "profile", profile_figure(profile))
         tracker.json(f"profile/{step:08d}.json", profile.as_json())
         average = average_model(card, weights)

@@ -6,17 +6,17 @@ from typing import Any
 import torch
 
 from pipeline.config.train import OptimizerConfig
-from vdm_core import VDM
+from pipeline.model.family import Model
 
 
-def parameter_groups(vdm: VDM, config: OptimizerConfig) -> list[dict[str, Any]]:
+def parameter_groups(model: Model, config: OptimizerConfig) -> list[dict[str, Any]]:
     """Three groups: kernels (decayed), norms and biases (not), the schedule (not, own rate).
 
     Decay on the schedule would pull the ends of γ towards 0.
     """
-    own = list(vdm.schedule.parameters())
+    own = list(model.schedule.parameters())
     taken = {id(parameter) for parameter in own}
-    rest = [parameter for parameter in vdm.parameters() if id(parameter) not in taken]
+    rest = [parameter for parameter in model.parameters() if id(parameter) not in taken]
     groups = [
         ("kernels", [p for p in rest if p.ndim > 1], config.learning_rate, config.weight_decay),
         ("norms_and_biases", [p for p in rest if p.ndim <= 1], config.learning_rate, 0.0),
@@ -29,10 +29,10 @@ def parameter_groups(vdm: VDM, config: OptimizerConfig) -> list[dict[str, Any]]:
     ]
 
 
-def adamw(vdm: VDM, config: OptimizerConfig) -> torch.optim.AdamW:
+def adamw(model: Model, config: OptimizerConfig) -> torch.optim.AdamW:
     """The optimizer that DeepSpeed shards."""
     return torch.optim.AdamW(
-        parameter_groups(vdm, config), betas=config.betas, eps=config.eps, foreach=True
+        parameter_groups(model, config), betas=config.betas, eps=config.eps, foreach=True
     )
 
 

@@ -11,7 +11,8 @@ from pipeline.data.mixture import open_mixture
 from pipeline.data.source import Source
 from pipeline.data.transform import seen_shape
 from pipeline.errors import InputError
-from pipeline.model.build import check_model
+from pipeline.model.family import check_family, read_given
+from pipeline.model.frozen_schedule import FrozenSchedule
 from pipeline.storage import Location, open_storage
 from pipeline.tracking import store_uri
 from pipeline.training.deepspeed_json import deepspeed_json
@@ -26,6 +27,7 @@ class Plan:
     data: DatasetInfo
     epochs: float
     parameters: int
+    given: FrozenSchedule | None
     run: Location
     before: RunRecord | None
     done_steps: int
@@ -40,11 +42,12 @@ class Plan:
     def text(self) -> str:
         """The plan in words."""
         config, start = self.config, f"continues after step {self.done_steps}"
+        of = f", on the frozen schedule of {self.given.place}" if self.given else ""
         return (
             f"plan: {config.name} {start if self.before else 'starts'} in {self.run}\n"
             f"  data      {self.data.samples:,} images {self.data.shape}, "
             f"{self.epochs:.1f} epochs\n"
-            f"  model     {self.parameters:,} parameters\n"
+            f"  model     {config.model.kind}, {self.parameters:,} parameters{of}\n"
             f"  step      {config.data.batch_size} images = {self.workers} workers x "
             f"{config.accumulation} x {config.micro_batch}\n"
             f"  tracking  {self.tracking_uri}\n"
@@ -65,7 +68,8 @@ def plan_training(config: TrainConfig) -> Plan:
     source = Source(mixture, config.seed, data.lanes, data.shuffle_window, data.transform)
     info = mixture.info
     shape = seen_shape(data.transform, info.shape)
-    parameters = check_model(config.model, shape, info.classes, info.levels)
+    given = read_given(config)
+    parameters = check_family(config.model, shape, info.classes, info.levels, given)
     storage = config.path(config.storage_path)
     tracking_uri = _tracking_uri(config, storage)
     run = open_storage(storage) / config.name
@@ -76,13 +80,14 @@ def plan_training(config: TrainConfig) -> Plan:
                 f"run {config.name!r} exists in {run}; set resume=auto to continue it, or choose "
                 "another name"
             )
-        check_same_run(before, config, info.manifest_sha256)
+        check_same_run(before, config, info.manifest_sha256, given.sha256 if given else None)
     checkpoints = committed(run)
     return Plan(
         config=config,
         data=info,
         epochs=source.epoch_at(config.steps * data.batch_size).epochs,
         parameters=parameters,
+        given=given,
         run=run,
         before=before,
         done_steps=checkpoints[0][1].step if checkpoints else 0,

@@ -5,7 +5,7 @@ import torch.distributed as dist
 
 from pipeline.config.train import TrainConfig
 from pipeline.data.stream import TrainingStream
-from pipeline.model.export import ModelCard
+from pipeline.model.export import RunCard
 from pipeline.training.averages import Averages
 from pipeline.training.checkpoint import Checkpoints, Progress
 from pipeline.training.engine import Engine
@@ -20,7 +20,7 @@ class RunReporter:
     def __init__(
         self,
         config: TrainConfig,
-        card: ModelCard,
+        card: RunCard,
         stream: TrainingStream,
         narrator: Narrator | None,
         checkpoints: Checkpoints,

@@ -12,20 +12,23 @@ from pipeline.metrics import flatten
 from pipeline.storage import Location
 
 RECORD = "run.json"
+# What `model.of` leads to is compared by its digest.
 # More `steps` under optimizer.decay=cosine stretch what is left of the rate curve; so be it.
 MAY_CHANGE = (
-    "root", "storage_path", "resume", "steps", "data.train", "data.on_bad_sample",
+    "root", "storage_path", "resume", "steps", "model.of", "model.ema", "data.train",
+    "data.on_bad_sample",
     "data.max_bad_fraction", "data.loader_workers", "data.micro_batch", "cluster.", "checkpoint.",
     "tracking.", "deepspeed.zero_stage", "deepspeed.config.zero_",
 )  # fmt: skip
 
 
 class RunRecord(ConfigModel):
-    """The identity of a run."""
+    """The identity of a run. `given_sha256` is of what its model takes from another model."""
 
     format: Literal[2] = 2
     config: TrainConfig
     dataset_digest: str
+    given_sha256: str | None = None
     mlflow_run_id: str
     tracking_uri: str
 
@@ -51,7 +54,9 @@ def write_run(folder: Location, record: RunRecord) -> None:
     (folder / RECORD).write_bytes(record.model_dump_json(indent=2).encode())
 
 
-def check_same_run(old: RunRecord, config: TrainConfig, dataset_digest: str) -> None:
+def check_same_run(
+    old: RunRecord, config: TrainConfig, dataset_digest: str, given_sha256: str | None = None
+) -> None:
     """Refuse to continue a run whose result the change would falsify.
 
     Raises:
@@ -67,6 +72,9 @@ def check_same_run(old: RunRecord, config: TrainConfig, dataset_digest: str) -> 
         changed.append(
             f"data.train: manifest {old.dataset_digest[:12]} in the run, {dataset_digest[:12]} now"
         )
+    if old.given_sha256 != given_sha256:
+        was, now_is = (str(digest)[:12] for digest in (old.given_sha256, given_sha256))
+        changed.append(f"model.of: schedule {was} in the run, {now_is} now")
     if changed:
         raise InputError(
             f"run {config.name!r} exists with another configuration; restore these values or "

@@ -8,7 +8,7 @@ bin's width in γ its density (Kingma et al. 2021, equation 18).
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -71,6 +71,31 @@ class TrainingProfile:
         return values
 
 
+class Window(NamedTuple):
+    """`TimeBins` sums (3, BINS) of steps `first` to `last`, and γ (BINS+1,) at the bins' ends."""
+
+    first: int
+    last: int
+    sums: Tensor
+    gammas: Tensor
+
+
+def training_profile(window: Window, dims: int) -> TrainingProfile:
+    """The diffusion term's profile; `dims` is C*H*W."""
+    (count, first, second), gammas = window.sums, window.gammas
+    mean = first / count
+    variance = (second / count - mean.square()).clamp(min=0) * count / (count - 1)
+    density = 1 / (BINS * gammas.diff() * dims * math.log(2))  # of one nat in a bin
+    return TrainingProfile(
+        first_step=window.first,
+        last_step=window.last,
+        gammas=gammas.tolist(),
+        images=count.long().tolist(),
+        bits_per_gamma=(mean * density).tolist(),
+        standard_error=((variance / count).sqrt() * density).tolist(),
+    )
+
+
 class ProfileWindow:
     """Adds up the bins of interval after interval, until there is enough for a picture.
 
@@ -91,19 +116,9 @@ class ProfileWindow:
         self._sums += sums
         self._gammas += sums[0].sum() * gammas.double()
 
-    def take(self, step: int, dims: int) -> TrainingProfile:
-        """The profile up to `step`; the window begins anew."""
-        (count, first, second), gammas = self._sums, self._gammas / self._sums[0].sum()
-        mean = first / count
-        variance = (second / count - mean.square()).clamp(min=0) * count / (count - 1)
-        density = 1 / (BINS * gammas.diff() * dims * math.log(2))  # of one nat in a bin
-        profile = TrainingProfile(
-            first_step=self._step + 1,
-            last_step=step,
-            gammas=gammas.tolist(),
-            images=count.long().tolist(),
-            bits_per_gamma=(mean * density).tolist(),
-            standard_error=((variance / count).sqrt() * density).tolist(),
-        )
+    def take(self, step: int) -> Window:
+        """What was added up to `step`; the window begins anew."""
+        gammas = self._gammas / self._sums[0].sum()
+        window = Window(self._step + 1, step, self._sums, gammas)
         self._begin(step)
-        return profile
+        return window

@@ -25,8 +25,9 @@ from pipeline.data.transform import seen_shape
 from pipeline.errors import InputError
 from pipeline.logs import set_up_logging
 from pipeline.model.average_record import AverageRecord
-from pipeline.model.build import build_vdm
-from pipeline.model.export import ModelCard
+from pipeline.model.export import RunCard
+from pipeline.model.family import build_family
+from pipeline.model.frozen_schedule import FrozenSchedule
 from pipeline.storage import Location, open_storage
 from pipeline.tracking import Tracker
 from pipeline.tracking.system_metrics import SystemMetrics
@@ -60,6 +61,7 @@ class TrainJob:
     tracking_uri: str
     mlflow_run_id: str
     submitted: float  # seconds since 1970
+    given: FrozenSchedule | None = None
 
 
 def train_worker(settings: dict[str, Any]) -> int | Exception:
@@ -95,12 +97,14 @@ def train_run(job: TrainJob, line: DriverLine) -> int:
         torch.cuda.set_device(device)  # collectives of Python objects use the current device
     mixture = open_data(job)
     run = open_storage(job.run)
-    card = model_card(config, mixture.info, job.mlflow_run_id)
-    vdm = build_vdm(config.model, card.shape, card.classes, config.seed, card.levels)
-    cost = compute_cost(vdm, card.shape, config, device, dist.get_world_size())
+    card = run_card(config, mixture.info, job.mlflow_run_id, job.given)
+    model = build_family(
+        config.model, card.shape, card.classes, config.seed, card.levels, job.given
+    )
+    cost = compute_cost(model, card.shape, config, device, dist.get_world_size())
     check_shared(run)
-    engine = Engine(vdm, config, device)
-    check_islands(engine, card.shape)
+    engine = Engine(model, config, device)
+    check_islands(engine, card.shape, config.model.conditional)
 
     restored = restore(engine, run)
     progress, averages = restored or (
@@ -119,7 +123,7 @@ def train_run(job: TrainJob, line: DriverLine) -> int:
             stack.callback(tracker.close)
             tracker.json("deepspeed.json", deepspeed_json(config))
             tracker.json("dataset.json", asdict(mixture.info))
-            narrator = Narrator(tracker, config, card, cost, vdm.term_names)
+            narrator = Narrator(tracker, config, card, cost, model.term_names)
             narrator.begin(job.submitted, started, progress.step)
         checkpoints = stack.enter_context(Checkpoints(run, config, card))
         snapshots = stack.enter_context(Checkpoints(run, config, card, snapshots=True))
@@ -193,9 +197,11 @@ def training_stream(job: TrainJob, mixture: Mixture, start: int) -> TrainingStre
     )
 
 
-def model_card(config: TrainConfig, info: DatasetInfo, mlflow_run_id: str) -> ModelCard:
+def run_card(
+    config: TrainConfig, info: DatasetInfo, mlflow_run_id: str, given: FrozenSchedule | None = None
+) -> RunCard:
     """The card that this run's exports carry; `step` is filled in when they are written."""
-    return ModelCard(
+    return RunCard(
         model=config.model,
         shape=seen_shape(config.data.transform, info.shape),
         levels=info.levels,
@@ -205,5 +211,6 @@ def model_card(config: TrainConfig, info: DatasetInfo, mlflow_run_id: str) -> Mo
         run=config.name,
         mlflow_run_id=mlflow_run_id,
         dataset_digest=info.manifest_sha256,
+        schedule_sha256=given.sha256 if given else "",
         average=AverageRecord(**config.optimizer.ema[0].model_dump()),
     )

@@ -7,7 +7,12 @@ import pytest
 from pipeline.config.base import ConfigModel
 from pipeline.config.evaluate import EvaluateConfig
 from pipeline.config.load import load_config
-from pipeline.config.model import DownsamplingUNetConfig, UNetConfig
+from pipeline.config.model import (
+    DownsamplingUNetConfig,
+    ModelConfig,
+    ScheduledClassifierConfig,
+    UNetConfig,
+)
 from pipeline.config.prepare import PrepareConfig
 from pipeline.config.quality import GateJobConfig, QualityConfig, TrainFeaturesConfig
 from pipeline.config.sample import SampleConfig
@@ -134,6 +139,18 @@ def test_another_kind_drops_the_fields_of_the_first(tmp_path: Path) -> None:
     same = load_config(TrainConfig, [str(file)], [*rest, "model.network.blocks=4"]).model.network
     assert isinstance(same, DownsamplingUNetConfig)
     assert (same.width, same.blocks, same.attention_levels) == (16, 4, 1)
+
+
+def test_a_block_without_kind_is_of_the_usual_one(tmp_path: Path) -> None:
+    """A classifier asked for over a VDM's file has nothing of that VDM, which says no kind."""
+    file = tmp_path / "base.yaml"
+    file.write_text("model: {network: {kind: unet}, drop_label: 0.2}")
+    rest = ["name=x", "steps=1", "data={train: s, batch_size: 8}"]
+    over = load_config(TrainConfig, [str(file)], [*rest, "model={kind: classifier, of: v}"])
+    assert over.model == ScheduledClassifierConfig(kind="classifier", of="v")
+    same = load_config(TrainConfig, [str(file)], [*rest, "model={kind: vdm, steps: 9}"]).model
+    assert isinstance(same, ModelConfig)
+    assert (same.drop_label, same.steps) == (0.2, 9)
 
 
 def test_a_kind_with_the_same_fields_keeps_them() -> None:

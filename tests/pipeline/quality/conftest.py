@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.config.model import ClassifierConfig
 from pipeline.data.decode import encode_png
 from pipeline.data.manifest import DatasetInfo
 from pipeline.data.writer import ShardSample, finish_dataset, write_shard
-from pipeline.model.classifier_export import ClassifierCard, ClassifierConfig, classifier_bytes
+from pipeline.model.classifier_export import ClassifierCard, classifier_bytes
 from pipeline.storage import open_storage
 from vdm_core.networks.classifier import NoiseAwareClassifier
 

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.config.model import ClassifierConfig
 from pipeline.errors import InputError
 from pipeline.model.classifier_export import (
     CLASSIFIER_CARD,
     CLASSIFIER_WEIGHTS,
     ClassifierCard,
-    ClassifierConfig,
     classifier_bytes,
     load_classifier,
 )

@@ -74,6 +74,15 @@ def test_the_data_may_move_but_not_change(tiny: Any) -> None:
         check_same_run(record(tiny()), tiny(), "e")
 
 
+def test_the_given_schedule_may_move_but_not_change(tiny: Any) -> None:
+    """A classifier's VDM in another place is the same by its digest, and another one by that."""
+    here, there = (tiny(f"model={{kind: classifier, of: {place}}}") for place in "ab")
+    old = record(here).model_copy(update={"given_sha256": "s"})
+    check_same_run(old, there, "d", "s")
+    with pytest.raises(InputError, match=r"model.of: schedule s in the run, z now"):
+        check_same_run(old, here, "d", "z")
+
+
 def test_a_folder_without_commit_is_no_checkpoint(tmp_path: Path) -> None:
     """Newest first; what has no `checkpoint.json`, or a broken one, is not there."""
     run = open_storage(str(tmp_path))

@@ -6,13 +6,20 @@ import pytest
 import torch
 
 from pipeline.training.step import StepSettings, training_draws
+from vdm_core.family import Draw
 from vdm_core.records import Batch
 from vdm_core.rng import Purpose, normal
 
 CPU = torch.device("cpu")
 SETTINGS = StepSettings(
-    seed=3, global_batch=64, conditional=True, drop_label=0.25, decoder_radius=1
+    seed=3, global_batch=64, conditional=True, drop_label=0.25, decoder_radius=1, dims=16
 )
+
+NEEDS = {
+    "times": Draw(Purpose.TIMES),
+    "noise": Draw(Purpose.NOISE, (1, 4, 4)),
+    "noise_0": Draw(Purpose.NOISE_0, (1, 4, 4)),
+}
 
 
 def batch(indices: list[int]) -> Batch:
@@ -28,9 +35,9 @@ def batch(indices: list[int]) -> Batch:
 
 def test_draws_belong_to_the_index() -> None:
     """A worker's part of a batch gets the rows that the whole batch has."""
-    labels, draws = training_draws(batch([*range(64, 128)]), SETTINGS, CPU)
+    labels, draws = training_draws(NEEDS, batch([*range(64, 128)]), SETTINGS, CPU)
     part = [64 + 5, 64 + 33, 64 + 1]
-    own_labels, own_draws = training_draws(batch(part), SETTINGS, CPU)
+    own_labels, own_draws = training_draws(NEEDS, batch(part), SETTINGS, CPU)
     rows = torch.tensor(part) - 64
     assert labels is not None
     assert own_labels is not None
@@ -40,16 +47,16 @@ def test_draws_belong_to_the_index() -> None:
 
 def test_an_adaptive_schedule_gets_the_noise_of_its_latent() -> None:
     """A row for each index, independent of the other draws; other schedules get none."""
-    assert "noise_latent" not in training_draws(batch([0, 1]), SETTINGS, CPU)[1]
-    adaptive = replace(SETTINGS, latent_dim=3)
-    _, draws = training_draws(batch([4, 9]), adaptive, CPU)
+    assert "noise_latent" not in training_draws(NEEDS, batch([0, 1]), SETTINGS, CPU)[1]
+    adaptive = NEEDS | {"noise_latent": Draw(Purpose.LATENT, (3,))}
+    _, draws = training_draws(adaptive, batch([4, 9]), SETTINGS, CPU)
     expected = normal(3, Purpose.LATENT, torch.tensor([4, 9]), (3,))
     assert torch.equal(draws["noise_latent"], expected)
 
 
 def test_times_are_stratified_over_the_global_batch() -> None:
     """One time in each of the 64 intervals, whoever computes it."""
-    _, draws = training_draws(batch([*range(64, 128)]), SETTINGS, CPU)
+    _, draws = training_draws(NEEDS, batch([*range(64, 128)]), SETTINGS, CPU)
     assert sorted((draws["times"] * 64).floor().tolist()) == [*range(64)]
 
 
@@ -57,7 +64,7 @@ def test_times_are_stratified_over_the_global_batch() -> None:
 def test_share_of_dropped_labels(share: float, expected: float) -> None:
     """Labels become -1 with the probability asked for, and are otherwise kept."""
     given = batch([*range(4000)])
-    labels, _ = training_draws(given, replace(SETTINGS, drop_label=share), CPU)
+    labels, _ = training_draws(NEEDS, given, replace(SETTINGS, drop_label=share), CPU)
     assert labels is not None
     dropped = labels == -1
     assert dropped.double().mean().item() == pytest.approx(expected, abs=0.03)
@@ -68,5 +75,5 @@ def test_share_of_dropped_labels(share: float, expected: float) -> None:
 def test_an_unconditional_model_gets_no_labels() -> None:
     """Whatever the data has; and data without labels gives none."""
     given = batch([0, 1])
-    assert training_draws(given, replace(SETTINGS, conditional=False), CPU)[0] is None
-    assert training_draws(replace(given, labels=None), SETTINGS, CPU)[0] is None
+    assert training_draws(NEEDS, given, replace(SETTINGS, conditional=False), CPU)[0] is None
+    assert training_draws(NEEDS, replace(given, labels=None), SETTINGS, CPU)[0] is None

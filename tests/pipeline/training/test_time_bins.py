@@ -6,7 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.training.time_bins import BINS, EDGES, ProfileWindow, TimeBins, loss_variance
+from pipeline.training.time_bins import (
+    BINS,
+    EDGES,
+    ProfileWindow,
+    TimeBins,
+    loss_variance,
+    training_profile,
+)
 
 DIMS = 12
 BIT = DIMS * math.log(2)
@@ -35,7 +42,7 @@ def test_the_area_over_gamma_is_the_diffusion_term() -> None:
     gammas = -13.3 + 18.3 * EDGES.double() ** 3
     window = ProfileWindow(step=40)
     window.add(bins(times, nats), gammas)
-    profile = window.take(step=60, dims=DIMS)
+    profile = training_profile(window.take(step=60), DIMS)
     assert (profile.first_step, profile.last_step) == (41, 60)
     area = torch.tensor(profile.bits_per_gamma).double() @ gammas.diff()
     assert area.item() == pytest.approx(nats.double().mean().item() / BIT, rel=1e-6)
@@ -48,7 +55,7 @@ def test_each_bin_has_the_mean_and_error_of_its_examples() -> None:
     window, gammas = ProfileWindow(0), -10 + 15 * EDGES.double()
     window.add(bins(times[:5000], nats[:5000]), gammas)
     window.add(bins(times[5000:], nats[5000:]), gammas)
-    profile = window.take(10, DIMS)
+    profile = training_profile(window.take(10), DIMS)
     own = nats[(times >= 3 / BINS) & (times < 4 / BINS)].double()
     per_gamma = 1 / (BINS * BIT) / (15 / BINS)
     assert profile.images[3] == len(own)
@@ -63,7 +70,7 @@ def test_the_bins_ends_follow_the_schedule() -> None:
     for count, last in ((100, 5.0), (300, 9.0)):
         times, nats = losses(count, 2)
         window.add(bins(times, nats), last * EDGES)
-    assert window.take(1, DIMS).gammas[-1] == pytest.approx(8.0)
+    assert training_profile(window.take(1), DIMS).gammas[-1] == pytest.approx(8.0)
 
 
 def test_variance_is_that_of_the_examples() -> None:
@@ -89,7 +96,7 @@ def test_an_empty_bin_has_no_figure() -> None:
     """NaN, not zero: nothing was seen there."""
     window = ProfileWindow(0)
     window.add(bins(torch.tensor([0.5, 0.5]), torch.tensor([1.0, 2.0])), EDGES)
-    profile = window.take(1, DIMS)
+    profile = training_profile(window.take(1), DIMS)
     assert math.isnan(profile.bits_per_gamma[0])
     assert profile.images[0] == 0
     assert profile.as_json()["bits_per_gamma"][0] is None

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from pipeline.config.model import ScheduleConfig
 from pipeline.config.train import TrainConfig
 from pipeline.data.manifest import DatasetInfo
-from pipeline.model.build import build_vdm
+from pipeline.model.family import Model, build_family, read_given
 from pipeline.storage import Location
 from pipeline.training.agreement import Word
 from pipeline.training.averages import Averages, update_averages
@@ -20,14 +21,14 @@ from pipeline.training.engine import Engine
 from pipeline.training.interval import IntervalMeter
 from pipeline.training.optimizer import adamw, learning_rate_scale
 from pipeline.training.step import StepSettings, train_step, training_draws
-from pipeline.training.worker import model_card
-from vdm_core import VDM
+from pipeline.training.worker import run_card
 from vdm_core.decoder import radius
 from vdm_core.records import Batch
 
 FOLDER = Path(sys.argv[1])
 SHAPE, CLASSES = (1, 8, 8), 3
 CPU = torch.device("cpu")
+LEAST = ScheduleConfig()
 
 
 class Signals:
@@ -66,9 +67,10 @@ def finish(result: Any) -> None:
     dist.destroy_process_group()
 
 
-def model(config: TrainConfig) -> VDM:
+def model(config: TrainConfig) -> Model:
     """The model that the configuration describes."""
-    return build_vdm(config.model, SHAPE, CLASSES, config.seed, levels=256)
+    given = read_given(config)
+    return build_family(config.model, SHAPE, CLASSES, config.seed, levels=256, given=given)
 
 
 def engine(config: TrainConfig) -> Engine:
@@ -83,8 +85,9 @@ def settings(config: TrainConfig) -> StepSettings:
         global_batch=config.data.batch_size,
         conditional=config.model.conditional,
         drop_label=config.model.drop_label,
-        decoder_radius=radius(config.model.schedule.gamma_0 + 1, 256),
-        latent_dim=config.model.schedule.latent_dim,
+        dims=1 if config.model.learns_labels else 64,
+        decoder_radius=radius(getattr(config.model, "schedule", LEAST).gamma_0 + 1, 256),
+        learns_labels=config.model.learns_labels,
     )
 
 
@@ -115,11 +118,11 @@ def losses(
     engine: Engine, config: TrainConfig, steps: range, averages: Averages | None = None
 ) -> tuple[list[float], list[float]]:
     """Mean bits/dim and gradient norm of each step."""
-    meter, found, norms = IntervalMeter(engine.vdm.term_names, CPU), [], []
+    meter, found, norms = IntervalMeter(engine.model.term_names, CPU), [], []
     for step in steps:
         train_step(engine, own_batches(step, config), settings(config), meter)
         nats = sum(meter.bring_together().nats.values())
-        found.append(nats / (64 * math.log(2)))
+        found.append(nats / (settings(config).dims * math.log(2)))
         norms.append(engine.gradient_norm)
         if averages is not None:
             update_averages(averages, config.optimizer.ema, step, engine.weights())
@@ -129,7 +132,8 @@ def losses(
 def save(engine: Engine, averages: Averages, step: int, config: TrainConfig, run: Location) -> None:
     """A checkpoint after `step`, committed."""
     info = DatasetInfo("train", SHAPE, CLASSES, ("a", "b", "c"))
-    with Checkpoints(run, config, model_card(config, info, "none")) as checkpoints:
+    card = run_card(config, info, "none", read_given(config))
+    with Checkpoints(run, config, card) as checkpoints:
         progress = Progress(step, step * config.data.batch_size)
         checkpoints.save(engine, averages, progress, bits_per_dim=1.0)
         checkpoints.settle()
@@ -148,8 +152,8 @@ def reference(config: TrainConfig, steps: int) -> dict[str, Any]:
             group["lr"] = rate * learning_rate_scale(step, config.optimizer, config.steps)
         size = config.data.batch_size
         whole = batch([*range(step * size, (step + 1) * size)])
-        labels, draws = training_draws(whole, settings(config), CPU)
-        bits = vdm(whole.images, labels, **draws).bits_per_dim(64)
+        labels, draws = training_draws(vdm.draws(SHAPE), whole, settings(config), CPU)
+        bits = vdm(whole.images, labels, **draws).bits_per_dim(settings(config).dims)
         loss = torch.where(whole.valid, bits, 0.0).mean()
         optimizer.zero_grad()
         loss.backward()

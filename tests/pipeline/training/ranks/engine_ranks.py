@@ -43,7 +43,7 @@ def run(name: str, config: TrainConfig) -> dict:
         "losses": found,
         "norms": norms,
         "gamma": gamma,
-        "dtypes": {str(p.dtype) for p in engine.vdm.parameters()},
+        "dtypes": {str(p.dtype) for p in engine.model.parameters()},
         "weights": weights,
         "ema": ema,
         "moments": moments,

@@ -17,7 +17,7 @@ from pipeline.training.averages import start_averages
 from pipeline.training.checkpoint import Checkpoints, Progress, SaveFailedError
 from pipeline.training.islands import IslandWatch, check_islands
 from pipeline.training.shared_storage import check_shared
-from pipeline.training.worker import model_card
+from pipeline.training.worker import run_card
 
 RUN = f"{common.FOLDER}/run"
 CARD = DatasetInfo("train", common.SHAPE, common.CLASSES, ("a", "b", "c"))
@@ -27,7 +27,7 @@ def saves(config: TrainConfig, name: str, broken: set[int]) -> dict[str, Any]:
     """Save after steps 1 to 6; in `broken` ones a folder is where worker 1 wants to write."""
     engine, run = common.engine(config), open_storage(f"{common.FOLDER}/{name}")
     averages, error = start_averages(config.optimizer.ema, engine.weights()), ""
-    with Checkpoints(run, config, model_card(config, CARD, "none")) as checkpoints:
+    with Checkpoints(run, config, run_card(config, CARD, "none")) as checkpoints:
         try:
             for step in range(1, 7):
                 checkpoints.settle(allowed=config.checkpoint.failures_allowed)
@@ -50,7 +50,7 @@ def leaves_alone(config: TrainConfig) -> list[int]:
     engine = common.engine(config)
     run = open_storage(f"{RUN}-alone")
     averages = start_averages(config.optimizer.ema, engine.weights())
-    with Checkpoints(run, config, model_card(config, CARD, "none")) as checkpoints:
+    with Checkpoints(run, config, run_card(config, CARD, "none")) as checkpoints:
         if dist.get_rank() == 0:
             checkpoints.save(engine, averages, Progress(1, 8), bits_per_dim=1.0)
     dist.barrier()
@@ -70,9 +70,9 @@ def islands(config: TrainConfig) -> list[str]:
     """What is too coarse in the model as it is, and with the schedule's output rounded."""
     engine = common.engine(config)
     check_islands(engine, common.SHAPE)
-    watch = IslandWatch(engine.vdm.network)
+    watch = IslandWatch(engine.model.network)
     with torch.no_grad(), watch:
-        engine.vdm.schedule(torch.zeros(1)).gamma.bfloat16().exp()
+        engine.model.schedule(torch.zeros(1)).gamma.bfloat16().exp()
     watch.close()
     return watch.found
 

@@ -24,7 +24,7 @@ from pipeline.training.interval import IntervalMeter
 from pipeline.training.loop import LoopState, train
 from pipeline.training.restore import NoWholeCheckpointError, restore
 from pipeline.training.step import train_step
-from pipeline.training.worker import TrainJob, model_card, training_stream
+from pipeline.training.worker import TrainJob, run_card, training_stream
 from vdm_core.records import ElboTerms
 
 
@@ -71,9 +71,9 @@ def fit(
         start_averages(config.optimizer.ema, engine.weights()),
     )
     if poison:
-        next(engine.vdm.parameters()).data.view(-1)[0] = math.nan
+        next(engine.model.parameters()).data.view(-1)[0] = math.nan
     stream = training_stream(job, mixture, progress.next_index)
-    error, card = "", model_card(config, mixture.info, "none")
+    error, card = "", run_card(config, mixture.info, "none")
     with closing(stream), Checkpoints(at, config, card) as checkpoints:
         recorder, state = Recorder(config, checkpoints, stop), LoopState(progress.step, averages)
         try:

@@ -34,7 +34,9 @@ def expected_update(config: TrainConfig) -> dict[str, Tensor]:
     )
     vdm = common.model(plain)
     whole = common.batch([*range(config.data.batch_size)])
-    labels, draws = training_draws(whole, common.settings(config), common.CPU)
+    labels, draws = training_draws(
+        vdm.draws(common.SHAPE), whole, common.settings(config), common.CPU
+    )
     terms = vdm(whole.images, labels, **draws)
     dims = math.prod(common.SHAPE)
 
