@@ -102,7 +102,7 @@ def load_classifier(folder: Location) -> tuple[NoiseAwareClassifier, ClassifierC
         )
         classifier.load_state_dict(weights)
     except (ValueError, RuntimeError) as error:
-        raise InputError(f"the weights in {folder} do not fit their own card: {error}") from None
+        raise InputError(f"the classifier in {folder} does not fit its own card: {error}") from None
     return classifier.eval(), card
 
 

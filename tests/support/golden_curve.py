@@ -72,6 +72,7 @@ def plain_curve(config: TrainConfig) -> list[float]:
         global_batch=data.batch_size,
         conditional=True,
         drop_label=config.model.drop_label,
+        dims=28 * 28,
         decoder_radius=radius(config.model.schedule.gamma_0, 256),
     )
     stream = TrainingStream(
@@ -87,7 +88,7 @@ def plain_curve(config: TrainConfig) -> list[float]:
     for step, batch in zip(range(config.steps), stream, strict=False):
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * learning_rate_scale(step, config.optimizer, config.steps)
-        labels, draws = training_draws(batch, settings, CPU)
+        labels, draws = training_draws(vdm.draws(SHAPE), batch, settings, CPU)
         loss = vdm(batch.images, labels, **draws).bits_per_dim(28 * 28).mean()
         optimizer.zero_grad()
         loss.backward()

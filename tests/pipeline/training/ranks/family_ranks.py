@@ -4,10 +4,12 @@ import common
 
 from pipeline.storage import open_storage
 from pipeline.training.averages import start_averages
+from pipeline.training.islands import check_islands
 
 
 def run(name: str, config) -> dict:
     engine = common.engine(config)
+    check_islands(engine, common.SHAPE, config.model.conditional)
     averages = start_averages(config.optimizer.ema, engine.weights())
     losses, _ = common.losses(engine, config, range(2), averages)
     weights = engine.gather(engine.weights())
