@@ -16,7 +16,7 @@ from pipeline.training.checkpoint import Checkpoints, Progress
 from pipeline.training.loop import LoopState, train
 from pipeline.training.reporter import RunReporter
 from pipeline.training.restore import restore
-from pipeline.training.worker import TrainJob, model_card, training_stream
+from pipeline.training.worker import TrainJob, run_card, training_stream
 
 
 class Watching(RunReporter):
@@ -33,7 +33,7 @@ def fit(config: TrainConfig, run: str, stop: int | None = None) -> dict[str, Any
     """One life of a run: its averages at the end, and the weights on the way."""
     job = TrainJob(config, config.train_paths, run, "", "", "", 0.0)
     mixture, at = single(open_dataset(*job.data)), open_storage(run)
-    engine, card = common.engine(config), model_card(config, mixture.info, "none")
+    engine, card = common.engine(config), run_card(config, mixture.info, "none")
     progress, averages = restore(engine, at) or (
         Progress(0, 0),
         start_averages(config.optimizer.ema, engine.weights()),
