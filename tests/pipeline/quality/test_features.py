@@ -107,6 +107,6 @@ def test_sets_that_cannot_be_compared_are_refused(config, write_set):
     two = write_set("two", np.zeros((9, 1, 8, 8), np.uint8), levels=2)
     with pytest.raises(InputError, match="of 2 levels, and Inception sees 256"):
         make_plan(config(samples=(two,), features=inception))
-    with pytest.raises(InputError, match="give a classifier's folder"):
+    with pytest.raises(InputError, match="give the folder of a classifier"):
         make_plan(config(features={"kind": "classifier", "path": "/nowhere"}))
     assert "23 images" in make_plan(config()).text()
