@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow benchmark lint format audit sbom ci clean
+.PHONY: help setup demo test test-slow benchmark lint format audit sbom lock ci clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -47,6 +47,9 @@ audit: setup ## known holes in the pinned dependencies (needs the network)
 
 sbom: setup ## bill of materials of the environment: sbom.json (CycloneDX)
 	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-file sbom.json $(BIN)/python
+
+lock: setup ## write infra/locks: versions and digests for the images (needs the network)
+	$(BIN)/python infra/lock.py
 
 ci: ## what .ci/run calls
 	bash .ci/run
