@@ -94,6 +94,11 @@ class ClusterConfig(ConfigModel):
     )
     cpus_per_worker: float = Field(1, gt=0)
     gpus_per_worker: float = Field(0, ge=0, description="0 trains on the CPU with gloo.")
+    gpu_memory_gib: float | None = Field(
+        None,
+        gt=0,
+        description="What a GPU has for the run; a run that cannot fit into it is then refused.",
+    )
     max_failures: int = Field(
         3,
         ge=0,

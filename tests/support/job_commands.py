@@ -9,6 +9,7 @@ from pipeline.config.base import JobConfig
 from pipeline.config.evaluate import EvaluateConfig
 from pipeline.config.export import ExportConfig
 from pipeline.config.load import load_config
+from pipeline.config.plan import PlanConfig
 from pipeline.config.prepare import PrepareConfig
 from pipeline.config.quality import GateJobConfig, QualityConfig, TrainFeaturesConfig
 from pipeline.config.sample import SampleConfig
@@ -23,6 +24,7 @@ SCHEMAS: dict[str, type[JobConfig]] = {
     "features": TrainFeaturesConfig,
     "quality": QualityConfig,
     "gate": GateJobConfig,
+    "plan": PlanConfig,
 }
 
 

@@ -1,0 +1,39 @@
+"""Know before you pay: what a training run needs, takes and costs on a cluster that is described.
+
+    python -m jobs.plan --config jobs/presets/fashion_mnist_cpu.yaml \\
+        --config jobs/presets/h100_cluster.yaml cluster.workers=8
+
+Nothing runs: the network is counted and watched without data. Exit code 1 where the run as it is
+configured does not fit into a GPU of the cluster.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from jobs.cli import run
+from pipeline.config.plan import PlanConfig
+from pipeline.errors import RunFailedError
+from pipeline.planning.fits import memory_text
+from pipeline.planning.plan import plan_cluster
+from pipeline.planning.report import plan_figures, plan_text
+
+
+def main(config: PlanConfig) -> None:
+    """Print the plan, and write its figures where `output` says."""
+    plan = plan_cluster(config)
+    print(plan_text(plan))
+    if config.output is not None:
+        output = Path(config.path(config.output))
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(json.dumps(plan_figures(plan), indent=2, allow_nan=False) + "\n")
+    memory = plan.memory[config.deepspeed.zero_stage, config.micro_batch]
+    if memory.peak > plan.room:
+        raise RunFailedError(
+            f"the run does not fit into hardware.memory_gib={config.hardware.memory_gib:g}, of "
+            f"which {config.hardware.reserved_gib:g} are reserved. In GiB: {memory_text(memory)}"
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(run(PlanConfig, main, description=__doc__))

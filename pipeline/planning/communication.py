@@ -1,0 +1,72 @@
+"""What the workers tell each other in a step, and how long that takes.
+
+Ring collectives of S bytes among N workers: a reduce-scatter or an all-gather moves (N - 1)/N S
+through each worker, an all-reduce twice that (Patarasuk and Yuan 2009). Which of them a ZeRO stage
+needs is in Rajbhandari et al. 2020, section 7.
+"""
+
+import math
+from typing import NamedTuple
+
+from pipeline.planning.memory import ZeroStage
+
+_REUSED = 1_000_000_000
+
+
+class Traffic(NamedTuple):
+    """In one step: `bytes` into each worker, and as many out, in so many `collectives`."""
+
+    bytes: float
+    collectives: int
+
+
+class Links(NamedTuple):
+    """`node_bytes`: bytes/s in and out of a GPU within its node of `gpus_per_node`.
+
+    `network_bytes`: bytes/s of a whole node to others, `latency`: seconds from GPU to GPU.
+    """
+
+    gpus_per_node: int
+    node_bytes: float
+    network_bytes: float
+    latency: float
+
+
+class Message(NamedTuple):
+    """`gradient`, `weight`: bytes of an element that is sent; `bucket`: elements sent at once."""
+
+    gradient: int
+    weight: int
+    bucket: int
+
+
+def step_traffic(
+    parameters: int, workers: int, stage: ZeroStage, accumulation: int, message: Message
+) -> Traffic:
+    """What an optimizer step of `accumulation` micro-batches moves.
+
+    Stage 0 all-reduces the gradient of a step. Stage 1 reduces it to its owners and gathers the
+    float32 weights; stage 2 reduces after each micro-batch. So does stage 3, which gathers the
+    weights for each pass; DeepSpeed keeps those that are used again within 10^9 elements, so that
+    a model below that is gathered once for both passes.
+    """
+    reductions = accumulation if stage >= 2 else 1
+    gathers = {0: 0, 1: 1, 2: 1, 3: accumulation * (1 if parameters <= _REUSED else 2)}[stage]
+    weight = message.weight if stage == 3 else 4
+    sent = (2 if stage == 0 else 1) * reductions * message.gradient + gathers * weight
+    rounds = -(-parameters // message.bucket) * (reductions + gathers)
+    share = (workers - 1) / workers
+    return Traffic(share * sent * parameters, rounds if workers > 1 else 0)
+
+
+def traffic_seconds(traffic: Traffic, workers: int, links: Links) -> float:
+    """How long the traffic takes with nothing else to wait for.
+
+    Within a node at the speed of its links; across nodes at that of the slower of a GPU's links
+    and a node's network, because the rings of all GPUs of a node share it. The latency of a
+    collective grows with log2 N, as that of trees does.
+    """
+    across = workers > links.gpus_per_node
+    speed = min(links.node_bytes, links.network_bytes) if across else links.node_bytes
+    hops = math.ceil(math.log2(workers)) if workers > 1 else 0
+    return traffic.bytes / speed + traffic.collectives * hops * links.latency

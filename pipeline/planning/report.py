@@ -1,0 +1,107 @@
+"""A plan for people, with its assumptions in the open, and all its figures for programs."""
+
+import math
+from typing import Any
+
+from pipeline.metrics import duration_text
+from pipeline.planning.forecast import Forecast
+from pipeline.planning.plan import ClusterPlan
+
+_GIB = 2**30
+ASSUMPTIONS = """\
+assumptions
+  compute        3 forward passes an image (matrix products, convolutions) at the rate above
+  communication  ring collectives, none of them hidden behind computing
+  activations    as PyTorch's CPU kernels keep them; recomputing is not known here
+  data           shards are read once an epoch from the storage; decoding keeps up
+  failures       independent, at a constant rate, each ends the job; spare nodes are at hand
+  checkpoints    copied to the host while training waits, written beside it; saved at the best time
+  workers alike  no stragglers; the first start, reports and pictures are not in it"""
+
+
+def plan_text(plan: ClusterPlan) -> str:
+    """Tables of memory and of each number of GPUs, and what was assumed."""
+    work, config = plan.work, plan.config
+    source = "measured in the run of calibration" if config.calibration else "peak x achieved"
+    head = (
+        f"plan: {config.name}, {work.images:,} images of {work.image_bytes:,.0f} bytes in all\n"
+        f"  model   {work.parameters:,} parameters, {work.flops / 1e9:.4g} GFLOP to train on an "
+        f"image\n"
+        f"  rate    {work.rate / 1e12:.4g} TFLOP/s of a GPU ({source})\n"
+    )
+    impossible = [f"{gpus:>6}  not possible: {why}" for gpus, why in plan.impossible.items()]
+    return "\n".join(
+        [head, _memory_table(plan), "", _scale_table(plan), *impossible, "", ASSUMPTIONS]
+    )
+
+
+def _memory_table(plan: ClusterPlan) -> str:
+    room = plan.room / _GIB
+    lines = [
+        f"memory of a GPU among {plan.workers}, in GiB; there are {room:.4g}",
+        "stage  micro-batch  weights  optimizer  averages  buffers  passes  update    peak",
+    ]
+    for (stage, size), memory in plan.memory.items():
+        sizes = [part / _GIB for part in memory] + [memory.peak / _GIB]
+        cells = "".join(f"{x:>{w}.3f}" for x, w in zip(sizes, (9, 11, 10, 9, 8, 8, 8), strict=True))
+        verdict = "" if memory.peak <= plan.room else "  does not fit"
+        lines.append(f"{stage:>5}{size:>13}{cells}{verdict}")
+    return "\n".join(lines)
+
+
+def _scale_table(plan: ClusterPlan) -> str:
+    lines = [
+        f"  GPUs    batch  GiB of a GPU  step ms  compute  comm.   data  bound           images/s"
+        f" shards MB/s  save GB   stall     every     MTBF  goodput      days  cost   "
+        f"({plan.config.scaling} scaling)"
+    ]
+    lines += [_row(row, plan.room) for row in plan.forecasts]
+    return "\n".join(lines)
+
+
+def _row(row: Forecast, room: float) -> str:
+    fits = "" if row.memory.peak <= room else "  does not fit"
+    mtbf = "never" if row.mtbf == math.inf else duration_text(row.mtbf)
+    return (
+        f"{row.gpus:>6}{row.batch:>9}{row.memory.peak / _GIB:>14.2f}{1e3 * row.step:>9.1f}"
+        f"{1e3 * row.compute:>9.1f}{1e3 * row.communication:>7.1f}{1e3 * row.data:>7.1f}"
+        f"  {row.bound:<14}{row.images_per_second:>10,.0f}{row.shard_bytes_per_second / 1e6:>12.1f}"
+        f"{row.checkpoint_bytes / 1e9:>9.3f}{row.stall:>7.3f}s{_short(row.interval):>10}"
+        f"{mtbf:>9}{row.goodput:>9.3f}{row.days:>10.3f}  {row.cost:,.2f}{fits}"
+    )
+
+
+def _short(seconds: float) -> str:
+    return f"{seconds:.2g}s" if seconds < 60 else duration_text(seconds)
+
+
+def plan_figures(plan: ClusterPlan) -> dict[str, Any]:
+    """Everything as JSON; bytes, seconds and FLOP/s. What is infinite is null."""
+    memory = [
+        {"zero_stage": stage, "micro_batch": size, "fits": m.peak <= plan.room, "peak": m.peak}
+        | m._asdict()
+        for (stage, size), m in plan.memory.items()
+    ]
+    rows = [
+        {name: _finite(value) for name, value in row._asdict().items() if name != "memory"}
+        | {"peak_memory": row.memory.peak, "fits": row.memory.peak <= plan.room}
+        for row in plan.forecasts
+    ]
+    work = plan.work
+    return {
+        "name": plan.config.name,
+        "parameters": work.parameters,
+        "training_flops_per_image": work.flops,
+        "images": work.images,
+        "image_bytes": work.image_bytes,
+        "flops_per_second_of_a_gpu": work.rate,
+        "memory": memory,
+        "forecasts": rows,
+        "impossible": plan.impossible,
+        "hardware": plan.config.hardware.model_dump(),
+        "assumptions": ASSUMPTIONS.splitlines()[1:],
+    }
+
+
+def _finite(value: Any) -> Any:
+    return None if value in (math.inf, -math.inf) else value

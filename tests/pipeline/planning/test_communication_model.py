@@ -1,0 +1,46 @@
+"""What the workers send, against the volumes that ZeRO's authors give."""
+
+import pytest
+
+from pipeline.planning.communication import (
+    Links,
+    Message,
+    Traffic,
+    step_traffic,
+    traffic_seconds,
+)
+
+PARAMETERS = 7_500_000_000
+
+
+@pytest.mark.parametrize(("stage", "volume"), [(0, 2), (1, 2), (2, 2), (3, 3)])
+def test_volumes_of_zero(stage: int, volume: int) -> None:
+    """2, 2, 2 and 3 parameters' worth through a worker (Rajbhandari et al. 2020, section 7)."""
+    many = 1_000_000
+    traffic = step_traffic(PARAMETERS, many, stage, 1, Message(4, 4, 500_000_000))
+    assert traffic.bytes == pytest.approx(4 * volume * PARAMETERS, rel=1e-5)
+
+
+def test_accumulation_multiplies_what_is_sent_for_each_micro_batch() -> None:
+    """Stages 0 and 1 wait for the last one; 2 reduces, and 3 reduces and gathers, each time."""
+    message = Message(2, 2, 1000)
+
+    def sent(stage: int, accumulation: int) -> float:
+        return step_traffic(1000, 2, stage, accumulation, message).bytes / 500
+
+    assert [sent(stage, 4) for stage in range(4)] == [4, 6, 8 + 4, 8 + 8]
+    assert [sent(stage, 1) for stage in range(4)] == [4, 6, 6, 4]
+
+
+def test_one_worker_says_nothing() -> None:
+    """Neither bytes nor latency."""
+    assert step_traffic(10, 1, 3, 2, Message(4, 4, 5)) == Traffic(0.0, 0)
+    assert traffic_seconds(Traffic(0.0, 0), 1, Links(8, 1.0, 1.0, 1.0)) == 0.0
+
+
+def test_the_slowest_link_decides() -> None:
+    """Within a node its links; across nodes the network, and latency by powers of two."""
+    links = Links(gpus_per_node=8, node_bytes=100.0, network_bytes=10.0, latency=0.5)
+    assert traffic_seconds(Traffic(1000.0, 0), 8, links) == 10.0
+    assert traffic_seconds(Traffic(1000.0, 0), 16, links) == 100.0
+    assert traffic_seconds(Traffic(1000.0, 3), 16, links) == 106.0
