@@ -7,6 +7,7 @@ a little from those of the CPU that are followed here, and so may what they keep
 
 import weakref
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -29,6 +30,7 @@ class PassMemory(NamedTuple):
     without: int
 
 
+@lru_cache(maxsize=128)
 def pass_memory(
     model: ModelConfig,
     shape: tuple[int, int, int],
