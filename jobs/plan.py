@@ -14,7 +14,7 @@ from pathlib import Path
 from jobs.cli import run
 from pipeline.config.plan import PlanConfig
 from pipeline.errors import RunFailedError
-from pipeline.planning.fits import memory_text
+from pipeline.planning.fits import GIB, memory_text, remedy
 from pipeline.planning.plan import plan_cluster
 from pipeline.planning.report import plan_figures, plan_text
 
@@ -31,7 +31,8 @@ def main(config: PlanConfig) -> None:
     if memory.peak > plan.room:
         raise RunFailedError(
             f"the run does not fit into hardware.memory_gib={config.hardware.memory_gib:g}, of "
-            f"which {config.hardware.reserved_gib:g} are reserved. In GiB: {memory_text(memory)}"
+            f"which {config.hardware.reserved_gib:g} are reserved. A GPU would need "
+            f"{memory.peak / GIB:.3g} GiB: {memory_text(memory)}. {remedy(plan.memory, plan.room)}"
         )
 
 

@@ -40,5 +40,5 @@ def check_times(times: Tensor, batch: int) -> None:
         raise ValueError(
             f"times are {times.dtype} of shape {tuple(times.shape)}: give floats of ({batch},)"
         )
-    if times.device.type == "cpu" and not ((times >= 0) & (times <= 1)).all():
+    if times.device.type == "cpu" and (~((times >= 0) & (times <= 1))).any():
         raise ValueError(f"times range over [{times.min()}, {times.max()}]: stay inside [0, 1]")

@@ -29,12 +29,13 @@ def check_labels(labels: Tensor | None, classes: int | None) -> None:
         return
     if labels.dtype != torch.int64:
         raise ValueError(f"labels are {labels.dtype}; give them as int64")
-    wrong = labels[(labels < NO_LABEL) | (labels >= (classes or 0))].tolist()
-    if not wrong:
+    wrong = (labels < NO_LABEL) | (labels >= (classes or 0))
+    if not wrong.any():
         return
+    first = labels[wrong][0].item()
     if classes is None:
         raise ValueError(
-            f"label {wrong[0]}: this network has no classes; pass labels=None, or build it with "
+            f"label {first}: this network has no classes; pass labels=None, or build it with "
             "classes=<number of classes>"
         )
-    raise ValueError(f"label {wrong[0]} is none of {classes} classes: 0 to {classes - 1}, or -1")
+    raise ValueError(f"label {first} is none of {classes} classes: 0 to {classes - 1}, or -1")

@@ -1,23 +1,44 @@
 """What the forward and backward pass keep in memory, by watching them without computing them.
 
-The network runs on fake tensors: shapes and types without data, so a model of any size is looked
-at in a second. Whatever its operations make is counted while it lives. On a GPU the kernels differ
-a little from those of the CPU that are followed here, and so may what they keep.
+The model runs on fake tensors: shapes and types without data, so one of any size is looked at in
+a second. Whatever its operations make is counted while it lives. On a GPU the kernels differ a
+little from those of the CPU that are followed here, and so may what they keep.
 """
 
 import weakref
 from collections.abc import Iterable
-from functools import lru_cache
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
-from pipeline.config.model import ModelConfig, UNetConfig
-from pipeline.model.build import build_vdm
+from pipeline.config.model import AnyModelConfig, ModelConfig, ScheduleConfig
+from pipeline.model.family import Model, build_family
+from pipeline.model.frozen_schedule import FrozenSchedule
+from vdm_core.decoder import radius
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model as it is configured, and the images (C,H,W) = `shape` that it is trained on.
+
+    `classes`: of the data set; None if it has no labels. `levels`: values of a channel. `given`:
+    what the model takes from another one.
+    """
+
+    model: AnyModelConfig
+    shape: tuple[int, int, int]
+    classes: int | None
+    levels: int
+    given: FrozenSchedule | None = None
+
+    def build(self) -> Model:
+        """The model, on whatever device and of whatever tensors are being made."""
+        return build_family(self.model, self.shape, self.classes, 0, self.levels, self.given)
 
 
 class PassMemory(NamedTuple):
@@ -30,82 +51,41 @@ class PassMemory(NamedTuple):
     without: int
 
 
-@lru_cache(maxsize=128)
-def pass_memory(
-    model: ModelConfig,
-    shape: tuple[int, int, int],
-    classes: int | None,
-    levels: int,
-    micro_batch: int,
-    *,
-    bfloat16: bool,
-) -> PassMemory:
-    """Watch the two passes over `micro_batch` images (C,H,W) = `shape`.
+def pass_memory(trained: Trained, micro_batch: int, *, bfloat16: bool) -> PassMemory:
+    """Watch the two passes over `micro_batch` images; `bfloat16`: networks run under autocast.
 
-    The loss around the network is watched apart from it and added, as if both were at their
-    greatest at once.
-
-    Args:
-        classes: of the data set; None if it has no labels.
-        levels: values of a channel.
-        bfloat16: the network runs under autocast.
+    Raises:
+        InputError: as `build_family`.
     """
-    loss = _loss_peak(model, shape, classes, levels, micro_batch)
-    with FakeTensorMode():
-        network = build_vdm(model, shape, classes, 0, levels).network
-        growing = _network_peak(network, shape, micro_batch, bfloat16)
-        for parameter in network.parameters():
+    reach = _decoder_radius(trained)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        model = trained.build()
+        growing = _peak(model, trained, micro_batch, reach, bfloat16)
+        for parameter in model.parameters():
             parameter.grad = None
             parameter.register_post_accumulate_grad_hook(_drop_gradient)  # type: ignore[no-untyped-call]
-        without = _network_peak(network, shape, micro_batch, bfloat16)
-    return PassMemory(growing + loss, without + loss)
+        without = _peak(model, trained, micro_batch, reach, bfloat16)
+    return PassMemory(growing, without)
 
 
-def _network_peak(
-    network: nn.Module, shape: tuple[int, int, int], micro_batch: int, bfloat16: bool
-) -> int:
-    z = torch.empty(micro_batch, *shape, requires_grad=True)
-    gamma = torch.empty(micro_batch, requires_grad=True)
-    with LiveBytes(network.parameters()) as live:
+def _peak(model: Model, trained: Trained, micro_batch: int, reach: int, bfloat16: bool) -> int:
+    images = torch.empty(micro_batch, *trained.shape, dtype=torch.uint8)
+    labels = torch.empty(micro_batch, dtype=torch.int64) if trained.model.conditional else None
+    with LiveBytes([*model.parameters(), *model.buffers()]) as live:
+        draws = {
+            n: torch.empty(micro_batch, *d.shape) for n, d in model.draws(trained.shape).items()
+        }
         with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-            answer = network(z, gamma, None)
-        answer.float().sum().backward()
+            terms = model(images, labels, **draws, decoder_radius=reach)
+        terms.total.mean().backward()
     return live.peak
 
 
-class _Pass(nn.Module):
-    """In the network's place: next to nothing, but the schedule's gradient passes through it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.scale = nn.Parameter(torch.ones(1))
-
-    def forward(self, z: Tensor, gamma: Tensor, labels: Tensor | None = None) -> Tensor:
-        return self.scale * z
-
-
-def _loss_peak(
-    model: ModelConfig,
-    shape: tuple[int, int, int],
-    classes: int | None,
-    levels: int,
-    micro_batch: int,
-) -> int:
-    """The peak of the ELBO's terms and of the schedule: really computed, for one and two images."""
-    small = model.model_copy(update={"network": UNetConfig(kind="unet", width=32, blocks=1)})
-    vdm = build_vdm(small, shape, classes, 0, levels)
-    vdm.network = _Pass()
-
-    def peak(images: int) -> int:
-        draws = vdm.draws(shape)
-        given = {name: torch.zeros(images, *draw.shape) for name, draw in draws.items()}
-        with LiveBytes(vdm.parameters()) as live:
-            terms = vdm(torch.zeros(images, *shape, dtype=torch.uint8), None, **given)
-            terms.total.mean().backward()
-        return live.peak
-
-    one = peak(1)
-    return one + (micro_batch - 1) * (peak(2) - one)
+def _decoder_radius(trained: Trained) -> int:
+    """Where training starts; a model without a schedule of its own asks for none."""
+    model = trained.model
+    schedule = model.schedule if isinstance(model, ModelConfig) else ScheduleConfig()
+    return radius(schedule.gamma_0 + 0.5, trained.levels)
 
 
 def _drop_gradient(parameter: Tensor) -> None:
@@ -115,7 +95,8 @@ def _drop_gradient(parameter: Tensor) -> None:
 class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """As a context: `peak` is the greatest number of bytes that were alive at once.
 
-    Counts what the operations inside make, on any device, and not what was there before.
+    Counts what the operations inside make, on any device, and not what was there before. A check
+    that looks at a value finds nothing wrong: fake tensors have none.
     """
 
     def __init__(self, there: Iterable[Tensor]) -> None:
@@ -128,6 +109,8 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, operation: Any, types: Any, arguments: Any = (), keywords: Any = None
     ) -> Any:
         """Run the operation and count what it returns."""
+        if operation is torch.ops.aten._local_scalar_dense.default:
+            return False
         answer = operation(*arguments, **(keywords or {}))
         tree_map_only(Tensor, self._count, answer)
         return answer

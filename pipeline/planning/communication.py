@@ -10,8 +10,6 @@ from typing import NamedTuple
 
 from pipeline.planning.memory import ZeroStage
 
-_REUSED = 1_000_000_000
-
 
 class Traffic(NamedTuple):
     """In one step: `bytes` into each worker, and as many out, in so many `collectives`."""
@@ -33,11 +31,15 @@ class Links(NamedTuple):
 
 
 class Message(NamedTuple):
-    """`gradient`, `weight`: bytes of an element that is sent; `bucket`: elements sent at once."""
+    """`gradient`, `weight`: bytes of an element that is sent; `bucket`: elements sent at once.
+
+    `reused`: stage 3 keeps weights that are needed again within so many elements.
+    """
 
     gradient: int
     weight: int
     bucket: int
+    reused: int
 
 
 def step_traffic(
@@ -47,11 +49,13 @@ def step_traffic(
 
     Stage 0 all-reduces the gradient of a step. Stage 1 reduces it to its owners and gathers the
     float32 weights; stage 2 reduces after each micro-batch. So does stage 3, which gathers the
-    weights for each pass; DeepSpeed keeps those that are used again within 10^9 elements, so that
-    a model below that is gathered once for both passes.
+    weights for each pass; DeepSpeed keeps those that it soon needs again, so that a model of no
+    more than `message.reused` elements is gathered once for both passes.
     """
     reductions = accumulation if stage >= 2 else 1
-    gathers = {0: 0, 1: 1, 2: 1, 3: accumulation * (1 if parameters <= _REUSED else 2)}[stage]
+    gathers = {0: 0, 1: 1, 2: 1, 3: accumulation * (1 if parameters <= message.reused else 2)}[
+        stage
+    ]
     weight = message.weight if stage == 3 else 4
     sent = (2 if stage == 0 else 1) * reductions * message.gradient + gathers * weight
     rounds = -(-parameters // message.bucket) * (reductions + gathers)

@@ -1,7 +1,7 @@
 """A training configuration and a described cluster -> what the run would need, take and cost."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import get_args
 
 import torch
 
@@ -10,16 +10,15 @@ from pipeline.config.train import TrainConfig
 from pipeline.data.mixture import Mixture, open_mixture
 from pipeline.data.transform import seen_shape
 from pipeline.errors import InputError
-from pipeline.model.build import build_vdm, check_model
+from pipeline.model.family import check_family, read_given
+from pipeline.planning.activations import Trained
 from pipeline.planning.calibration import measured_rate
 from pipeline.planning.communication import Message
-from pipeline.planning.fits import passes_of
+from pipeline.planning.fits import GIB, MemoryTable, memory_table, passes_of
 from pipeline.planning.forecast import Forecast, Workload, forecast
-from pipeline.planning.memory import DeviceMemory, ZeroStage, device_memory, sharding_of
+from pipeline.planning.memory import device_memory, sharding_of
+from pipeline.training.compute_cost import compute_cost
 from pipeline.training.deepspeed_json import deepspeed_json
-from vdm_core.networks import flops_per_image
-
-GIB = 2**30
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class ClusterPlan:
     work: Workload
     workers: int
     room: float
-    memory: dict[tuple[ZeroStage, int], DeviceMemory]
+    memory: MemoryTable
     forecasts: tuple[Forecast, ...]
     impossible: dict[int, str]
 
@@ -48,36 +47,30 @@ def plan_cluster(config: PlanConfig) -> ClusterPlan:
     deepspeed_json(config)
     images = config.images or images_of(config)
     shape = seen_shape(config.data.transform, images.shape)
-    work = workload(config, images, shape)
-    sizes = sorted({config.micro_batch, *config.micro_batches})
-    passes = {size: passes_of(config, shape, images.classes, images.levels, size) for size in sizes}
+    given = read_given(config)
+    trained = Trained(config.model, shape, images.classes, images.levels, given)
+    work = workload(config, trained, images.bytes)
     workers = config.cluster.worker_counts[0]
-    stages: tuple[ZeroStage, ...] = get_args(ZeroStage)
-    memory = {
-        (stage, size): device_memory(
-            work.parameters, passes[size], sharding_of(config, workers, stage)
-        )
-        for stage in stages
-        for size in sizes
-    }
+    scaled, impossible = scaled_configs(config, {workers, *config.gpus})
+    sizes = {config.micro_batch, *config.micro_batches}
+    every = sorted(sizes | {other.micro_batch for other in scaled.values()})
+    passes = {size: passes_of(config, trained, size) for size in every}
     hardware = config.hardware
-    forecasts, impossible = [], {}
-    for gpus in sorted({workers, *config.gpus}):
-        try:
-            scaled = on_gpus(config, gpus)
-        except InputError as error:
-            impossible[gpus] = str(error)
-            continue
-        sharding = sharding_of(scaled, gpus)
-        held = device_memory(work.parameters, passes[config.micro_batch], sharding)
-        forecasts.append(forecast(work, scaled.data.batch_size, sharding, held, hardware))
+
+    def on(gpus: int, other: PlanConfig) -> Forecast:
+        sharding = sharding_of(other, gpus)
+        memory = device_memory(work.parameters, passes[other.micro_batch], sharding)
+        return forecast(work, other.data.batch_size, sharding, memory, hardware)
+
     return ClusterPlan(
         config=config,
         work=work,
         workers=workers,
         room=(hardware.memory_gib - hardware.reserved_gib) * GIB,
-        memory=memory,
-        forecasts=tuple(forecasts),
+        memory=memory_table(
+            config, work.parameters, workers, {size: passes[size] for size in sorted(sizes)}
+        ),
+        forecasts=tuple(on(gpus, other) for gpus, other in scaled.items()),
         impossible=impossible,
     )
 
@@ -92,11 +85,16 @@ def images_of(config: TrainConfig) -> ImagesConfig:
     )
 
 
-def workload(config: PlanConfig, images: ImagesConfig, shape: tuple[int, int, int]) -> Workload:
-    """What the run consists of; the network is counted on the meta device."""
-    parameters = check_model(config.model, shape, images.classes, images.levels)
-    with torch.device("meta"):
-        vdm = build_vdm(config.model, shape, images.classes, 0, images.levels)
+def workload(config: PlanConfig, trained: Trained, image_bytes: float) -> Workload:
+    """What the run consists of; the model is counted, not computed.
+
+    Raises:
+        InputError: the model cannot be built, or the calibration is none.
+    """
+    shape, given = trained.shape, trained.given
+    parameters = check_family(config.model, shape, trained.classes, trained.levels, given)
+    with torch.device("meta" if given is None else "cpu"):
+        model = trained.build()
     hardware = config.hardware
     rate = hardware.peak_tflops * 1e12 * hardware.achieved
     if config.calibration is not None:
@@ -105,12 +103,30 @@ def workload(config: PlanConfig, images: ImagesConfig, shape: tuple[int, int, in
     sent = 2 if config.deepspeed.precision == "bfloat16" else 4
     return Workload(
         parameters=parameters,
-        flops=3 * flops_per_image(vdm.network, shape),
+        flops=compute_cost(model, shape, config, torch.device("cpu"), 1).training_flops,
         images=config.steps * config.data.batch_size,
-        image_bytes=images.bytes,
+        image_bytes=image_bytes,
         rate=rate,
-        message=Message(sent, sent, int(zero.get("reduce_bucket_size", 500_000_000))),
+        message=Message(
+            gradient=sent,
+            weight=sent,
+            bucket=int(zero.get("reduce_bucket_size", 500_000_000)),
+            reused=int(zero.get("stage3_max_reuse_distance", 1_000_000_000)),
+        ),
     )
+
+
+def scaled_configs(
+    config: PlanConfig, counts: Iterable[int]
+) -> tuple[dict[int, PlanConfig], dict[int, str]]:
+    """The configuration on each number of GPUs, rising; and where that is impossible, why."""
+    scaled, impossible = {}, {}
+    for gpus in sorted(counts):
+        try:
+            scaled[gpus] = on_gpus(config, gpus)
+        except InputError as error:
+            impossible[gpus] = str(error)
+    return scaled, impossible
 
 
 def on_gpus(config: PlanConfig, gpus: int) -> PlanConfig:

@@ -4,10 +4,10 @@ import math
 from typing import Any
 
 from pipeline.metrics import duration_text
+from pipeline.planning.fits import GIB
 from pipeline.planning.forecast import Forecast
 from pipeline.planning.plan import ClusterPlan
 
-_GIB = 2**30
 ASSUMPTIONS = """\
 assumptions
   compute        3 forward passes an image (matrix products, convolutions) at the rate above
@@ -36,13 +36,13 @@ def plan_text(plan: ClusterPlan) -> str:
 
 
 def _memory_table(plan: ClusterPlan) -> str:
-    room = plan.room / _GIB
+    room = plan.room / GIB
     lines = [
         f"memory of a GPU among {plan.workers}, in GiB; there are {room:.4g}",
         "stage  micro-batch  weights  optimizer  averages  buffers  passes  update    peak",
     ]
     for (stage, size), memory in plan.memory.items():
-        sizes = [part / _GIB for part in memory] + [memory.peak / _GIB]
+        sizes = [part / GIB for part in memory] + [memory.peak / GIB]
         cells = "".join(f"{x:>{w}.3f}" for x, w in zip(sizes, (9, 11, 10, 9, 8, 8, 8), strict=True))
         verdict = "" if memory.peak <= plan.room else "  does not fit"
         lines.append(f"{stage:>5}{size:>13}{cells}{verdict}")
@@ -63,7 +63,7 @@ def _row(row: Forecast, room: float) -> str:
     fits = "" if row.memory.peak <= room else "  does not fit"
     mtbf = "never" if row.mtbf == math.inf else duration_text(row.mtbf)
     return (
-        f"{row.gpus:>6}{row.batch:>9}{row.memory.peak / _GIB:>14.2f}{1e3 * row.step:>9.1f}"
+        f"{row.gpus:>6}{row.batch:>9}{row.memory.peak / GIB:>14.2f}{1e3 * row.step:>9.1f}"
         f"{1e3 * row.compute:>9.1f}{1e3 * row.communication:>7.1f}{1e3 * row.data:>7.1f}"
         f"  {row.bound:<14}{row.images_per_second:>10,.0f}{row.shard_bytes_per_second / 1e6:>12.1f}"
         f"{row.checkpoint_bytes / 1e9:>9.3f}{row.stall:>7.3f}s{_short(row.interval):>10}"
@@ -90,6 +90,7 @@ def plan_figures(plan: ClusterPlan) -> dict[str, Any]:
     work = plan.work
     return {
         "name": plan.config.name,
+        "units": "bytes, seconds, FLOP/s; cost in the currency of hardware.price_per_gpu_hour",
         "parameters": work.parameters,
         "training_flops_per_image": work.flops,
         "images": work.images,
@@ -99,7 +100,7 @@ def plan_figures(plan: ClusterPlan) -> dict[str, Any]:
         "forecasts": rows,
         "impossible": plan.impossible,
         "hardware": plan.config.hardware.model_dump(),
-        "assumptions": ASSUMPTIONS.splitlines()[1:],
+        "assumptions": [line.strip() for line in ASSUMPTIONS.splitlines()[1:]],
     }
 
 

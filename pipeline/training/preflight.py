@@ -13,6 +13,7 @@ from pipeline.data.transform import seen_shape
 from pipeline.errors import InputError
 from pipeline.model.family import check_family, read_given
 from pipeline.model.frozen_schedule import FrozenSchedule
+from pipeline.planning.activations import Trained
 from pipeline.planning.fits import check_fits
 from pipeline.storage import Location, open_storage
 from pipeline.tracking import store_uri
@@ -71,7 +72,7 @@ def plan_training(config: TrainConfig) -> Plan:
     shape = seen_shape(data.transform, info.shape)
     given = read_given(config)
     parameters = check_family(config.model, shape, info.classes, info.levels, given)
-    check_fits(config, parameters, shape, info.classes, info.levels)
+    check_fits(config, parameters, Trained(config.model, shape, info.classes, info.levels, given))
     storage = config.path(config.storage_path)
     tracking_uri = _tracking_uri(config, storage)
     run = open_storage(storage) / config.name

@@ -72,7 +72,9 @@ def test_weak_scaling_sees_all_images_in_fewer_steps(planned: Any) -> None:
 def test_what_does_not_fit_is_said(planned: Any, capsys: pytest.CaptureFixture[str]) -> None:
     """Exit code 1 and what takes how much."""
     assert planned("hardware.memory_gib=2.001")[0] == 1
-    assert "does not fit into hardware.memory_gib=2.001" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "does not fit into hardware.memory_gib=2.001" in said
+    assert "These fit: data.micro_batch=4 at ZeRO stage 0" in said
 
 
 def test_a_calibration_without_a_run_is_refused(

@@ -17,13 +17,13 @@ PARAMETERS = 7_500_000_000
 def test_volumes_of_zero(stage: int, volume: int) -> None:
     """2, 2, 2 and 3 parameters' worth through a worker (Rajbhandari et al. 2020, section 7)."""
     many = 1_000_000
-    traffic = step_traffic(PARAMETERS, many, stage, 1, Message(4, 4, 500_000_000))
+    traffic = step_traffic(PARAMETERS, many, stage, 1, Message(4, 4, 500_000_000, 10**9))
     assert traffic.bytes == pytest.approx(4 * volume * PARAMETERS, rel=1e-5)
 
 
 def test_accumulation_multiplies_what_is_sent_for_each_micro_batch() -> None:
     """Stages 0 and 1 wait for the last one; 2 reduces, and 3 reduces and gathers, each time."""
-    message = Message(2, 2, 1000)
+    message = Message(2, 2, 1000, 1000)
 
     def sent(stage: int, accumulation: int) -> float:
         return step_traffic(1000, 2, stage, accumulation, message).bytes / 500
@@ -32,9 +32,16 @@ def test_accumulation_multiplies_what_is_sent_for_each_micro_batch() -> None:
     assert [sent(stage, 1) for stage in range(4)] == [4, 6, 6, 4]
 
 
+def test_weights_that_are_not_kept_are_gathered_again() -> None:
+    """A model of more than `reused` elements, once for each pass."""
+    once = step_traffic(1000, 2, 3, 1, Message(2, 2, 1000, reused=1000)).bytes
+    twice = step_traffic(1000, 2, 3, 1, Message(2, 2, 1000, reused=999)).bytes
+    assert (once, twice) == (500 * (2 + 2), 500 * (2 + 4))
+
+
 def test_one_worker_says_nothing() -> None:
     """Neither bytes nor latency."""
-    assert step_traffic(10, 1, 3, 2, Message(4, 4, 5)) == Traffic(0.0, 0)
+    assert step_traffic(10, 1, 3, 2, Message(4, 4, 5, 0)) == Traffic(0.0, 0)
     assert traffic_seconds(Traffic(0.0, 0), 1, Links(8, 1.0, 1.0, 1.0)) == 0.0
 
 

@@ -6,14 +6,22 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.model.build import check_model
-from pipeline.planning.activations import LiveBytes, PassMemory
+from pipeline.config.model import ScheduleConfig, ScheduledClassifierConfig
+from pipeline.config.train import TrainConfig
+from pipeline.model.build import build_schedule, check_model
+from pipeline.model.frozen_schedule import FrozenSchedule
+from pipeline.planning.activations import LiveBytes, PassMemory, Trained, pass_memory
 from pipeline.planning.fits import passes_of
 from pipeline.planning.memory import Sharding, device_memory, sharding_of
 from vdm_core.networks import DiT, flops_per_image
 
 PASSES = PassMemory(growing=700, without=500)
 SHAPE, CLASSES = (1, 8, 8), 3
+
+
+def trained(config: TrainConfig) -> Trained:
+    """The configured model on tiny images."""
+    return Trained(config.model, SHAPE, CLASSES, 256)
 
 
 def test_live_bytes_of_two_layers_by_hand() -> None:
@@ -64,10 +72,35 @@ def test_a_larger_micro_batch_takes_more_in_proportion(tiny: Any) -> None:
     """What 48 images take follows from 16 and 32; bfloat16 takes less."""
     config = tiny()
     sizes = (16, 32, 48)
-    peaks = [passes_of(config, SHAPE, CLASSES, 256, images).without for images in sizes]
+    peaks = [passes_of(config, trained(config), images).without for images in sizes]
     assert peaks[2] - peaks[1] == pytest.approx(peaks[1] - peaks[0], rel=0.01)
-    half = passes_of(tiny("deepspeed.precision=bfloat16"), SHAPE, CLASSES, 256, 48)
+    half = passes_of(tiny("deepspeed.precision=bfloat16"), trained(config), 48)
     assert half.without < 0.9 * peaks[2]
+
+
+@pytest.mark.parametrize("kind", ["monotone", "multivariate", "adaptive"])
+def test_a_schedule_with_more_to_do_takes_more(kind: Any, tiny: Any) -> None:
+    """Whatever the loss computes beside the network is watched with it."""
+    config = tiny()
+    model = config.model.model_copy(update={"schedule": ScheduleConfig(kind=kind)})
+    plain = pass_memory(trained(config), 16, bfloat16=False)
+    other = pass_memory(trained(config.model_copy(update={"model": model})), 16, bfloat16=False)
+    assert other.without > plain.without
+
+
+def test_a_classifier_on_a_frozen_schedule_is_watched(tiny: Any) -> None:
+    """What it takes grows with its width; the schedule's real weights are no obstacle."""
+    schedule = ScheduleConfig()
+    weights = build_schedule(schedule, SHAPE).state_dict()
+    given = FrozenSchedule(schedule, weights, "", "a run", SHAPE, 256, CLASSES)
+
+    def taken(width: int) -> int:
+        model = ScheduledClassifierConfig.model_validate(
+            {"kind": "classifier", "of": "a run", "network": {"width": width}}
+        )
+        return pass_memory(Trained(model, SHAPE, CLASSES, 256, given), 16, bfloat16=False).without
+
+    assert 1.5 * taken(32) < taken(64) < 2.5 * taken(32)
 
 
 @pytest.mark.slow
@@ -75,7 +108,7 @@ def test_a_larger_micro_batch_takes_more_in_proportion(tiny: Any) -> None:
 def test_the_real_engine_takes_what_the_model_says(
     workers: int, launch: Any, tiny: Any, tmp_path: Any
 ) -> None:
-    """Held between steps within 3 %, the peak of a step within 8 %, of real ranks over gloo."""
+    """Held between steps within 1 %, the peak of a step within 6 %, of real ranks over gloo."""
     common = (
         "data.batch_size=16",
         "model.network={kind: downsampling_unet, width: 32, multipliers: [1, 2], blocks: 1}",
@@ -97,10 +130,10 @@ def test_the_real_engine_takes_what_the_model_says(
     for case, config in configs.items():
         found = measured[name(case)]
         parameters = check_model(config.model, SHAPE, CLASSES, 256)
-        passes = passes_of(config, SHAPE, CLASSES, 256, config.micro_batch)
+        passes = passes_of(config, trained(config), config.micro_batch)
         memory = device_memory(parameters, passes, sharding_of(config, workers))
-        assert found["held"] == pytest.approx(memory.held, rel=0.03), case
-        assert found["peak"] == pytest.approx(memory.peak, rel=0.08), case
+        assert found["held"] == pytest.approx(memory.held, rel=0.01), case
+        assert found["peak"] == pytest.approx(memory.peak, rel=0.06), case
 
 
 def name(case: tuple[int, str]) -> str:
