@@ -103,23 +103,34 @@ def run_training(job: TrainJob, storage_path: str, stop: threading.Event) -> int
 
 def _trainer(job: TrainJob, storage_path: str, monitor: Any) -> TorchTrainer:
     cluster = job.config.cluster
+    run = RunConfig(
+        name=job.config.name,
+        storage_path=storage_path,
+        failure_config=FailureConfig(max_failures=cluster.max_failures),
+        callbacks=[TellMonitor(monitor)],
+    )
+    return trainer(train_worker, {"job": job, "monitor": monitor}, cluster, run)
+
+
+def trainer(
+    work: Callable[[dict[str, Any]], Any],
+    given: dict[str, Any],
+    cluster: ClusterConfig,
+    run: RunConfig,
+) -> TorchTrainer:
+    """A group of workers that each call `work(given)` once `torch.distributed` is set up."""
     gpu = cluster.gpus_per_worker > 0
     resources = {"CPU": cluster.cpus_per_worker} | ({"GPU": cluster.gpus_per_worker} if gpu else {})
     return TorchTrainer(
-        train_worker,
-        train_loop_config={"job": job, "monitor": monitor},
+        work,
+        train_loop_config=given,
         torch_config=TorchConfig(
             backend="nccl" if gpu else "gloo", timeout_s=cluster.collective_timeout_seconds
         ),
         scaling_config=ScalingConfig(
             num_workers=cluster.workers, use_gpu=gpu, resources_per_worker=resources
         ),
-        run_config=RunConfig(
-            name=job.config.name,
-            storage_path=storage_path,
-            failure_config=FailureConfig(max_failures=cluster.max_failures),
-            callbacks=[TellMonitor(monitor)],
-        ),
+        run_config=run,
     )
 
 

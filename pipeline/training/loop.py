@@ -61,15 +61,7 @@ def train(
         AgreedInputError: a rank's data have failed for good (on every rank).
         PeerError: a rank's data have failed otherwise (on the others; on that rank its error).
     """
-    settings = StepSettings(
-        seed=config.seed,
-        global_batch=config.data.batch_size,
-        dims=dims,
-        conditional=config.model.conditional,
-        drop_label=config.model.drop_label,
-        decoder_radius=decoder_radius(engine, config),
-        learns_labels=config.model.learns_labels,
-    )
+    settings = step_settings(engine, config, dims)
     meter = IntervalMeter(engine.model.term_names, engine.device)
     watch = FiniteWatch(config.seed, config.data.batch_size)
     timeout = config.cluster.collective_timeout_seconds
@@ -112,6 +104,19 @@ def train(
             feed.raise_problem()
             return step
     return state.step  # they had all been done
+
+
+def step_settings(engine: Engine, config: TrainConfig, dims: int) -> StepSettings:
+    """What the steps of a run need, for as long as `decoder_radius` holds. Collective."""
+    return StepSettings(
+        seed=config.seed,
+        global_batch=config.data.batch_size,
+        dims=dims,
+        conditional=config.model.conditional,
+        drop_label=config.model.drop_label,
+        decoder_radius=decoder_radius(engine, config),
+        learns_labels=config.model.learns_labels,
+    )
 
 
 def decoder_radius(engine: Engine, config: TrainConfig) -> int:

@@ -18,13 +18,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from vdm_core import VDM, DownsamplingUNet, LinearSchedule
+from vdm_core import VDM, DownsamplingUNet, LinearSchedule, UNet
 from vdm_core.networks import parameter_count
 from vdm_core.rng import Purpose, normal, stratified_times
 
 pytestmark = pytest.mark.benchmark
 
 BATCH, SHAPE, DIMS, ROUNDS = 32, (3, 32, 32), 3 * 32 * 32, 7
+Loss = Callable[[VDM, int], Tensor]
 IMAGES = torch.randint(
     256, (BATCH, *SHAPE), generator=torch.Generator().manual_seed(0), dtype=torch.uint8
 )
@@ -96,13 +97,13 @@ def seconds(run: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def in_turns(*runs: Callable[[], object]) -> list[float]:
+def in_turns(*runs: Callable[[], object], rounds: int = ROUNDS) -> list[float]:
     """Median seconds of each, taken alternately after one round to warm up."""
-    rounds = [[seconds(run) for run in runs] for _ in range(ROUNDS + 1)][1:]
+    rounds = [[seconds(run) for run in runs] for _ in range(rounds + 1)][1:]
     return [statistics.median(column) for column in zip(*rounds, strict=True)]
 
 
-def training_step(vdm: VDM, loss: Callable[[VDM, int], Tensor]) -> Callable[[], None]:
+def training_step(vdm: VDM, loss: Loss) -> Callable[[], None]:
     optimizer = torch.optim.AdamW(vdm.parameters(), foreach=True)
 
     def step() -> None:
@@ -167,3 +168,23 @@ def test_time_and_memory_of_the_loss_alone() -> None:
     print(f"  straightforward {theirs:.3f} s, here {ours:.3f} s: {theirs / ours:.1f} times faster")
     ours, theirs = (peak_megabytes(step) for step in steps)
     print(f"  straightforward {theirs:.0f} MiB, here {ours:.1f} MiB: 1/{theirs / ours:.1f}")
+
+
+def test_bfloat16() -> None:
+    """Prints bfloat16 / float32 with everything but the network in float32, and in bfloat16 the
+    reconstruction from the levels that count / from a one-hot target over all 256.
+    """
+    vdm = vdm_of(UNet(3, width=64, blocks=4))
+
+    def lowered(loss: Loss) -> Loss:
+        return torch.autocast("cpu", torch.bfloat16)(loss)
+
+    whole, ours, theirs = in_turns(
+        training_step(vdm, loss_of_this_project),
+        training_step(vdm, lowered(loss_of_this_project)),
+        training_step(vdm, lowered(straightforward_loss)),
+        rounds=3,
+    )
+    print(f"\ntraining step, {parameter_count(vdm) / 1e6:.2f} M parameters, full resolution:")
+    print(f"  bfloat16 {ours:.3f} s, float32 {whole:.3f} s: {ours / whole:.2f}")
+    print(f"  bfloat16 with a one-hot target {theirs:.3f} s: {ours / theirs:.2f}")

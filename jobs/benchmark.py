@@ -1,0 +1,41 @@
+"""What this cluster makes of a training configuration: each part timed alone, then all together.
+
+    python -m jobs.benchmark --config jobs/presets/fashion_mnist_cpu.yaml
+
+Loader, step, training loop, checkpoint, on one worker and on more, in float32 and bfloat16; and
+what bounds the run, in words. Trains nothing: weights and checkpoints of it are thrown away.
+"""
+
+import io
+import logging
+import sys
+
+from jobs.cli import run
+from pipeline.benchmark.launch import run_benchmark
+from pipeline.benchmark.plan import PICTURE, REPORT, TABLE, make_plan
+from pipeline.benchmark.report import benchmark_figure, benchmark_table
+from pipeline.cluster.connect import connected
+from pipeline.config.benchmark import BenchmarkConfig
+from pipeline.training.launch import check_resources
+
+log = logging.getLogger(__name__)
+
+
+def main(config: BenchmarkConfig) -> None:
+    """Measure, then write and print the table; an earlier one in the same folder is replaced."""
+    plan = make_plan(config)
+    log.info("%s", plan.text())
+    with connected():
+        check_resources(config.trial(config.most_workers).cluster)
+        report = run_benchmark(plan)
+    picture, table = io.BytesIO(), benchmark_table(report)
+    benchmark_figure(report).savefig(picture, format="png", dpi=120)
+    (plan.output / TABLE).write_bytes(table.encode())
+    (plan.output / PICTURE).write_bytes(picture.getvalue())
+    (plan.output / REPORT).write_bytes(report.model_dump_json(indent=2).encode())
+    log.info("table and picture in %s", plan.output)
+    print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(run(BenchmarkConfig, main, plan=lambda c: make_plan(c).text(), description=__doc__))

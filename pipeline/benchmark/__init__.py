@@ -1,0 +1,1 @@
+"""What a cluster makes of a training configuration, part by part (`jobs.benchmark`)."""
