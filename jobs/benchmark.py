@@ -16,7 +16,7 @@ from pipeline.benchmark.plan import PICTURE, REPORT, TABLE, make_plan
 from pipeline.benchmark.report import benchmark_figure, benchmark_table
 from pipeline.cluster.connect import connected
 from pipeline.config.benchmark import BenchmarkConfig
-from pipeline.training.launch import check_resources
+from pipeline.training.launch import await_resources
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ def main(config: BenchmarkConfig) -> None:
     plan = make_plan(config)
     log.info("%s", plan.text())
     with connected():
-        check_resources(config.trial(config.most_workers).cluster)
+        await_resources(config.trial(config.most_workers).cluster)
         report = run_benchmark(plan)
     picture, table = io.BytesIO(), benchmark_table(report)
     benchmark_figure(report).savefig(picture, format="png", dpi=120)

@@ -196,6 +196,10 @@ class _Listener:
         self, step: int, engine: Engine, averages: Averages, values: dict[str, float]
     ) -> None: ...
 
+    def snapshot(
+        self, step: int, engine: Engine, averages: Averages, values: dict[str, float]
+    ) -> None: ...
+
 
 class _NoSignals:
     """Nothing reaches this loop from outside."""

@@ -43,7 +43,7 @@ def configure(folder: Path, workers: int) -> TrainConfig:
         "data.train=set",
         f"data.batch_size={16 * workers}",
         f"cluster.workers={workers}",
-        "steps=40",
+        "steps=30",
         "tracking={log_every: 10, picture_every: 1000}",
         "checkpoint.every_steps=1000",
         "model.network={kind: unet, width: 64, blocks: 4}",

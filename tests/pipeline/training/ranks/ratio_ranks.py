@@ -33,7 +33,7 @@ from pipeline.training.step import train_step
 from pipeline.training.worker import TrainJob, model_card, training_stream
 from vdm_core.records import Batch
 
-STAGES, ROUNDS = (0, 1, 2), 8
+STAGES, ROUNDS = (0, 1, 2), 6
 Step = Callable[[], object]
 
 
@@ -48,6 +48,8 @@ class WithoutPictures(RunReporter):
     def pictures(self, *arguments: object) -> None: ...
 
     def checkpoint(self, *arguments: object) -> None: ...
+
+    def snapshot(self, *arguments: object) -> None: ...
 
 
 class Between:
@@ -134,7 +136,7 @@ def whole_line(config: TrainConfig) -> dict[str, list[torch.Tensor]]:
     ):
         narrator = Narrator(tracker, config, card, cost, vdm.term_names)
         narrator.begin(time.time(), time.time(), 0)
-        reporter = WithoutPictures(config, card, stream, narrator, checkpoints)
+        reporter = WithoutPictures(config, card, stream, narrator, checkpoints, checkpoints)
         batches = iter(stream)
         between = Between(batches, plain_step(config, next(batches)))
         state = LoopState(0, start_averages(config.optimizer.ema, engine.weights()))
