@@ -7,6 +7,8 @@ import pytest
 from pipeline.benchmark.records import Trial
 from pipeline.config.benchmark import BenchmarkConfig
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def found(configure: Any, pack: Any, launch: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
