@@ -19,7 +19,7 @@ from pipeline.logs import set_up_logging
 from pipeline.storage import open_storage
 from pipeline.training.agreement import AgreedInputError
 from pipeline.training.launch import trainer
-from pipeline.training.worker import TrainJob, model_card, open_data, training_stream
+from pipeline.training.worker import TrainJob, open_data, run_card, training_stream
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +77,12 @@ def run_benchmark(plan: Plan) -> BenchmarkReport:
 
 def _run_group(plan: Plan, config: BenchmarkConfig, *, whole: bool) -> Found:
     name = f"{config.most_workers}-{config.deepspeed.precision}"
-    given = {"config": config, "scratch": str(plan.scratch / f"checkpoints-{name}"), "whole": whole}
+    given = {
+        "config": config,
+        "schedule": plan.given,
+        "scratch": str(plan.scratch / f"checkpoints-{name}"),
+        "whole": whole,
+    }
     run = RunConfig(name=name, storage_path=plan.scratch.url)
     try:
         found = trainer(_measure, given, config.cluster, run).fit().return_value
@@ -97,11 +102,11 @@ def _measure(given: dict[str, Any]) -> Found | AgreedInputError:
     device = get_device()
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    job = TrainJob(config, config.train_paths, given["scratch"], "", "", "", 0.0)
+    job = TrainJob(config, config.train_paths, given["scratch"], "", "", "", 0.0, given["schedule"])
     try:
         mixture = open_data(job)
-        card = model_card(config, mixture.info, "none")
-        bench = Bench(config, card, device)
+        card = run_card(config, mixture.info, "none", job.given)
+        bench = Bench(config, card, device, job.given)
         if given["whole"]:
             scratch = open_storage(given["scratch"])
             trial: Trial | StepTiming = run_trial(

@@ -16,8 +16,9 @@ from pipeline.benchmark.records import StepTiming, Timing, Trial
 from pipeline.checkpoint.fragment import MOMENTS, WEIGHTS
 from pipeline.config.benchmark import BenchmarkConfig
 from pipeline.data.stream import TrainingStream
-from pipeline.model.build import build_vdm
-from pipeline.model.export import ModelCard
+from pipeline.model.export import RunCard
+from pipeline.model.family import build_family
+from pipeline.model.frozen_schedule import FrozenSchedule
 from pipeline.storage import Location
 from pipeline.training.agreement import Word
 from pipeline.training.averages import Averages, start_averages, update_averages
@@ -38,18 +39,26 @@ _PHASES: tuple[Phase, ...] = ("forward", "backward", "optimizer", "average")
 class Bench:
     """An engine with its averages, and the ways to time it."""
 
-    def __init__(self, config: BenchmarkConfig, card: ModelCard, device: torch.device) -> None:
+    def __init__(
+        self,
+        config: BenchmarkConfig,
+        card: RunCard,
+        device: torch.device,
+        given: FrozenSchedule | None = None,
+    ) -> None:
         """Build the model and wrap it; `torch.distributed` must be initialised before."""
         self.config, self.card, self.device = config, card, device
-        vdm = build_vdm(config.model, card.shape, card.classes, config.seed, card.levels)
-        self.cost = compute_cost(vdm, card.shape, config, device, 1)
-        self.engine = Engine(vdm, config, device)
+        model = build_family(
+            config.model, card.shape, card.classes, config.seed, card.levels, given
+        )
+        self.cost = compute_cost(model, card.shape, config, device, 1)
+        self.engine = Engine(model, config, device)
         self.averages = start_averages(config.optimizer.ema, self.engine.weights())
 
     def compute(self, batches: list[Batch]) -> StepTiming:
         """A step on the same micro-batches again and again."""
-        meter = IntervalMeter(self.engine.vdm.term_names, self.device)
-        settings = step_settings(self.engine, self.config)
+        meter = IntervalMeter(self.engine.model.term_names, self.device)
+        settings = step_settings(self.engine, self.config, self.card.dims)
 
         def step() -> None:
             train_step(self.engine, batches, settings, meter)

@@ -8,7 +8,8 @@ from pipeline.data.manifest import DatasetInfo
 from pipeline.data.mixture import open_mixture
 from pipeline.data.transform import seen_shape
 from pipeline.errors import InputError
-from pipeline.model.build import check_model
+from pipeline.model.family import check_family, read_given
+from pipeline.model.frozen_schedule import FrozenSchedule
 from pipeline.storage import Location, open_storage
 from pipeline.training.deepspeed_json import deepspeed_json
 
@@ -22,6 +23,7 @@ class Plan:
     config: BenchmarkConfig
     data: DatasetInfo
     parameters: int
+    given: FrozenSchedule | None
     output: Location
     scratch: Location
 
@@ -51,18 +53,20 @@ def make_plan(config: BenchmarkConfig) -> Plan:
     data = config.data
     info = open_mixture(config.train_paths, data.train, data.select, data.balance).info
     shape = seen_shape(data.transform, info.shape)
-    given = config.output or f"{config.storage_path.rstrip('/')}/{config.name}.speed"
-    output = open_storage(config.path(given))
+    given = read_given(config)
+    place = config.output or f"{config.storage_path.rstrip('/')}/{config.name}.speed"
+    output = open_storage(config.path(place))
     others = [name for name in output.files() if name not in (REPORT, TABLE, PICTURE)]
     if others:
         raise InputError(
-            f"output={given} ({output}) holds other things, such as {others[0]}; give a folder "
+            f"output={place} ({output}) holds other things, such as {others[0]}; give a folder "
             "of its own (an earlier benchmark there is replaced)"
         )
     return Plan(
         config=config,
         data=info,
-        parameters=check_model(config.model, shape, info.classes, info.levels),
+        parameters=check_family(config.model, shape, info.classes, info.levels, given),
+        given=given,
         output=output,
         scratch=output / "scratch",
     )

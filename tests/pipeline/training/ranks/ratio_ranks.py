@@ -17,7 +17,7 @@ import torch.distributed as dist
 
 from pipeline.config.train import TrainConfig
 from pipeline.data.mixture import open_mixture
-from pipeline.model.build import build_vdm
+from pipeline.model.family import build_family
 from pipeline.storage import open_storage
 from pipeline.tracking import Tracker, open_run, prepare_store, store_uri
 from pipeline.training.averages import start_averages
@@ -30,7 +30,7 @@ from pipeline.training.narrator import Narrator
 from pipeline.training.optimizer import adamw
 from pipeline.training.reporter import RunReporter
 from pipeline.training.step import train_step
-from pipeline.training.worker import TrainJob, model_card, training_stream
+from pipeline.training.worker import TrainJob, run_card, training_stream
 from vdm_core.records import Batch
 
 STAGES, ROUNDS = (0, 1, 2), 6
@@ -81,7 +81,7 @@ class Between:
 
 def plain_step(config: TrainConfig, batch: Batch) -> Step:
     """A loop that a person writes in a notebook: torch's AdamW, its noise, one batch for ever."""
-    vdm = build_vdm(config.model, batch.images.shape[1:], 10, config.seed, 256)
+    vdm = build_family(config.model, batch.images.shape[1:], 10, config.seed, 256)
     optimizer = adamw(vdm, config.optimizer)
     lower = config.deepspeed.precision == "bfloat16"
     radius = common.radius(config.model.schedule.gamma_0 + 1, 256)
@@ -99,10 +99,10 @@ def plain_step(config: TrainConfig, batch: Batch) -> Step:
 
 def engine_step(config: TrainConfig, batch: Batch) -> Step:
     """The step of this project on one batch for ever."""
-    vdm = build_vdm(config.model, batch.images.shape[1:], 10, config.seed, 256)
+    vdm = build_family(config.model, batch.images.shape[1:], 10, config.seed, 256)
     engine = Engine(vdm, config, common.CPU)
-    meter = IntervalMeter(engine.vdm.term_names, common.CPU)
-    settings = step_settings(engine, config)
+    meter = IntervalMeter(engine.model.term_names, common.CPU)
+    settings = step_settings(engine, config, batch.images[0].numel())
     return lambda: train_step(engine, [batch], settings, meter)
 
 
@@ -121,11 +121,11 @@ def in_turns(sides: dict[str, Step]) -> dict[str, list[torch.Tensor]]:
 def whole_line(config: TrainConfig) -> dict[str, list[torch.Tensor]]:
     """A training run beside the bare loop: mean times of a step in each logging interval."""
     mixture = open_mixture(config.train_paths, config.data.train, config.data.select, None)
-    card, run = model_card(config, mixture.info, "none"), open_storage(config.path("run"))
+    card, run = run_card(config, mixture.info, "none"), open_storage(config.path("run"))
     uri = store_uri(None, config.path("tracking"))
     prepare_store(uri)
     tracker = Tracker(uri, open_run(uri, "speed", "speed", {}), config.path("journal.jsonl"))
-    vdm = build_vdm(config.model, card.shape, card.classes, config.seed, card.levels)
+    vdm = build_family(config.model, card.shape, card.classes, config.seed, card.levels)
     cost = compute_cost(vdm, card.shape, config, common.CPU, 1)
     engine = Engine(vdm, config, common.CPU)
     job = TrainJob(config, config.train_paths, str(run), "", "", "", 0.0)

@@ -8,11 +8,11 @@ import torch.distributed as dist
 from pipeline.benchmark.measure import Bench, run_trial
 from pipeline.data.mixture import open_mixture
 from pipeline.storage import open_storage
-from pipeline.training.worker import TrainJob, model_card, training_stream
+from pipeline.training.worker import TrainJob, run_card, training_stream
 
 config = common.start()["config"].trial(dist.get_world_size())
 mixture = open_mixture(config.train_paths, config.data.train, config.data.select, None)
-bench = Bench(config, model_card(config, mixture.info, "none"), common.CPU)
+bench = Bench(config, run_card(config, mixture.info, "none"), common.CPU)
 job = TrainJob(config, config.train_paths, "", "", "", "", 0.0)
 folder = open_storage(f"{common.FOLDER}/checkpoints")
 trial = run_trial(bench, lambda: training_stream(job, mixture, 0), folder)
