@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline.config.base import JobConfig
+from pipeline.config.benchmark import BenchmarkConfig
 from pipeline.config.evaluate import EvaluateConfig
 from pipeline.config.export import ExportConfig
 from pipeline.config.load import load_config
@@ -18,6 +19,7 @@ from pipeline.config.train import TrainConfig
 SCHEMAS: dict[str, type[JobConfig]] = {
     "prepare": PrepareConfig,
     "train": TrainConfig,
+    "benchmark": BenchmarkConfig,
     "evaluate": EvaluateConfig,
     "export": ExportConfig,
     "sample": SampleConfig,
