@@ -14,10 +14,10 @@ from jobs.cli import run
 from pipeline.checkpoint.record import checkpoint_name, committed
 from pipeline.cluster.submitted import check_submitted_paths
 from pipeline.config.export import ExportConfig
-from pipeline.config.model import ModelConfig, ScheduledClassifierConfig
+from pipeline.config.model import ScheduledClassifierConfig
 from pipeline.errors import InputError
 from pipeline.model.classifier_export import classifier_of_run, is_written, write_classifier
-from pipeline.model.export import RunCard, load_model, load_run_card, vdm_card
+from pipeline.model.export import RunCard, load_model, load_run_card, model_card
 from pipeline.model.export_folder import is_exported, write_export
 from pipeline.storage import Location, open_storage
 
@@ -65,7 +65,7 @@ def make_plan(config: ExportConfig) -> Plan:
 def _is_there(output: Location, card: RunCard) -> bool:
     if isinstance(card.model, ScheduledClassifierConfig):
         return is_written(output, card)
-    return is_exported(output, vdm_card(card))
+    return is_exported(output, model_card(card))
 
 
 def main(config: ExportConfig) -> None:
@@ -75,12 +75,11 @@ def main(config: ExportConfig) -> None:
         log.info("%s is complete already", plan.output)
         return
     card = plan.card
-    match card.model:
-        case ModelConfig():
-            vdm, own = load_model(plan.checkpoint, config.ema)
-            write_export(plan.output, vdm.state_dict(), own)
-        case ScheduledClassifierConfig():
-            write_classifier(plan.output, *classifier_of_run(plan.checkpoint, config.ema))
+    if isinstance(card.model, ScheduledClassifierConfig):
+        write_classifier(plan.output, *classifier_of_run(plan.checkpoint, config.ema))
+    else:
+        model, own = load_model(plan.checkpoint, config.ema)
+        write_export(plan.output, model.state_dict(), own)
     log.info("%s: %s after step %d, %s", plan.output, card.run, card.step, card.average.text)
 
 

@@ -13,6 +13,8 @@ _SHORT = {
     "train/reconstruction": "rec",
     "train/prior": "prior",
     "train/diffusion": "diff",
+    "train/encoder": "enc",  # of a VDM of latents only, and the next
+    "train/latent": "lat",
     "train/auxiliary": "aux",  # of an adaptive schedule only
     "train/accuracy": "accuracy",  # of a classifier only
 }
@@ -110,9 +112,10 @@ def progress_line(step: int, last_step: int, values: Mapping[str, float]) -> str
     The shares are those of the whole time between two lines: waiting for data, the two passes,
     the optimizer with the average, and the rest (pictures, saving, tracking).
     """
-    terms = " ".join(
-        f"{short} {values[name]:.2f}" for name, short in _SHORT.items() if name in values
-    )
+    shown = {short: values[name] for name, short in _SHORT.items() if name in values}
+    if levels := [value for name, value in values.items() if name.startswith("train/kl_")]:
+        shown["kl"] = sum(levels)
+    terms = " ".join(f"{short} {value:.2f}" for short, value in shown.items())
     unit = "bits/label" if "train/accuracy" in values else "bits/dim"
     rate, left = values["train/images_per_second"], duration_text(values["train/seconds_left"])
     return (

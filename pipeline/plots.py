@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
@@ -20,8 +21,11 @@ from vdm_core.records import SchedulePoint
 
 _BLUE, _ORANGE, _GREEN, _GREY = "#0072b2", "#d55e00", "#009e73", "#8a8a8a"  # Okabe and Ito
 _TERM_COLORS = {  # in the order of the stack
-    "prior": _GREEN, "reconstruction": _ORANGE, "auxiliary": "#cc79a7", "diffusion": _BLUE
+    "prior": _GREEN, "reconstruction": _ORANGE, "auxiliary": "#cc79a7", "diffusion": _BLUE,
+    "latents": _BLUE,
 }  # fmt: skip
+_OF_LATENTS = ("encoder", "latent", "diffusion")  # densities: only their sum has a meaning
+_LEVELS = LinearSegmentedColormap.from_list("levels", [_GREEN, _BLUE])
 _PADDING = 2  # pixels between the images of a grid, before scaling
 _SMALLEST_SIDE = 64  # a grid's images are enlarged until their shorter side has this many pixels
 
@@ -82,8 +86,8 @@ def elbo_figure(steps: Sequence[int], terms: Mapping[str, Sequence[float]]) -> F
         raise ValueError("the ELBO history is empty: draw it after the first logged step")
     figure = Figure(figsize=(12, 4.2), layout="constrained")
     stack, each = figure.subplots(1, 2)
-    names = [name for name in _TERM_COLORS if name in terms]
-    colors, values = [_TERM_COLORS[name] for name in names], np.array([terms[n] for n in names])
+    shown = stackable(terms)
+    names, colors, values = list(shown), term_colors(list(shown)), np.array([*shown.values()])
     total = values.sum(axis=0)
     stack.stackplot(steps, values, labels=names, colors=colors, alpha=0.75, linewidth=0)
     stack.plot(steps, total, color="black", linewidth=1.2, label="total")
@@ -97,6 +101,26 @@ def elbo_figure(steps: Sequence[int], terms: Mapping[str, Sequence[float]]) -> F
     for panel in (stack, each):
         panel.margins(x=0)
     return figure
+
+
+def stackable(terms: Mapping[str, Sequence[float]]) -> dict[str, Sequence[float]]:
+    """The terms of a bound, from the bottom of a stack up; each is positive, or will be.
+
+    Of a VDM of latents, what only has a meaning as a sum becomes one, "latents".
+    """
+    if all(name in terms for name in _OF_LATENTS):
+        together = np.sum([terms[name] for name in _OF_LATENTS], axis=0).tolist()
+        terms = {n: v for n, v in terms.items() if n not in _OF_LATENTS} | {"latents": together}
+    levels = sorted((n for n in terms if n not in _TERM_COLORS), reverse=True)
+    order = ["prior", *levels, *(name for name in _TERM_COLORS if name != "prior")]
+    return {name: terms[name] for name in order if name in terms}
+
+
+def term_colors(names: Sequence[str]) -> list[str]:
+    """A colour for each of the terms; the levels of a hierarchy go from green to blue."""
+    levels = [name for name in names if name not in _TERM_COLORS]
+    shades = {n: to_hex(_LEVELS((k + 1) / (len(levels) + 1))) for k, n in enumerate(levels)}
+    return [_TERM_COLORS.get(name) or shades[name] for name in names]
 
 
 def profile_figure(profile: TrainingProfile) -> Figure:

@@ -14,6 +14,7 @@ from vdm_core.adaptive import AdaptiveSchedule
 from vdm_core.decoder import encode
 from vdm_core.diffusion import diffuse, image_mean
 from vdm_core.family import Draw
+from vdm_core.freeze import freeze
 from vdm_core.inputs import check_images, check_label_shape, check_noise, check_times
 from vdm_core.networks.classifier import NoiseAwareClassifier
 from vdm_core.records import ClassifierTerms
@@ -41,6 +42,16 @@ class ScheduledClassifier(nn.Module):
         self.network = network
         self.schedule = freeze(schedule)
         self.levels = levels
+
+    @property
+    def networks(self) -> tuple[nn.Module, ...]:
+        """The network."""
+        return (self.network,)
+
+    @property
+    def islands(self) -> tuple[nn.Module, ...]:
+        """The schedule."""
+        return (self.schedule,)
 
     @property
     def term_names(self) -> tuple[str, ...]:
@@ -80,16 +91,3 @@ class ScheduledClassifier(nn.Module):
             cross_entropy=F.cross_entropy(logits, labels, ignore_index=-1, reduction="none"),
             correct=(logits.argmax(1) == labels).to(logits.dtype),
         )
-
-
-def freeze(module: Schedule) -> Schedule:
-    """Make every parameter of ``module`` a constant (a buffer) of the same name and value.
-
-    An optimizer, a moving average and ZeRO see parameters only: to all of them it is then a part of
-    the model that does not change. Its state dict stays as it was. Returns ``module``.
-    """
-    for part in module.modules():
-        for name, parameter in list(part.named_parameters(recurse=False)):
-            delattr(part, name)
-            part.register_buffer(name, parameter.detach())
-    return module

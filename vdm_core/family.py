@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vdm_core.rng import Purpose, normal, stratified_times
+from vdm_core.schedule import Schedule
 
 
 class Terms(Protocol):
@@ -59,6 +60,18 @@ class Family(Protocol):
     @property
     def term_names(self) -> tuple[str, ...]:
         """The keys of ``named`` of its terms, in order."""
+
+    @property
+    def schedule(self) -> Schedule | None:
+        """The noise schedule that its times are of; None for a model without times."""
+
+    @property
+    def networks(self) -> tuple[nn.Module, ...]:
+        """The parts that autocast may compute in bfloat16; what is around them stays float32."""
+
+    @property
+    def islands(self) -> tuple[nn.Module, ...]:
+        """The parts whose parameters stay float32 wherever they go: schedule and last layers."""
 
     def draws(self, shape: tuple[int, int, int]) -> dict[str, Draw]:
         """The random arguments of ``forward`` for images of this ``shape``, (C,H,W), by name."""

@@ -36,9 +36,10 @@ from vdm_core.inputs import check_noise, check_times
 from vdm_core.ladder.gaussian import Gaussian
 from vdm_core.ladder.vae import VAE, check_inputs
 from vdm_core.records import LatentElboTerms
-from vdm_core.rng import Purpose, normal
+from vdm_core.rng import Purpose, Seed, normal
 from vdm_core.samplers import Grid, Sampler, SamplerName, evaluation_mode, sample_z_0
 from vdm_core.samplers.noise import Decode, decoding_uniforms
+from vdm_core.schedule import Schedule
 from vdm_core.vdm import VDM
 
 
@@ -73,6 +74,21 @@ class LatentVDM(nn.Module):
     def dtype(self) -> torch.dtype:
         """The floating-point type of the terms: float64 if the module is, else float32."""
         return self.vdm.dtype
+
+    @property
+    def schedule(self) -> Schedule:
+        """The noise schedule of the latents."""
+        return self.vdm.schedule
+
+    @property
+    def networks(self) -> tuple[nn.Module, ...]:
+        """Those of the VDM and of the VAE."""
+        return *self.vdm.networks, *self.vae.networks
+
+    @property
+    def islands(self) -> tuple[nn.Module, ...]:
+        """The schedule, and the VAE's last layers."""
+        return *self.vdm.islands, *self.vae.islands
 
     @property
     def term_names(self) -> tuple[str, ...]:
@@ -158,7 +174,7 @@ def sample_latent_vdm(
     sampler: SamplerName | Sampler = "ancestral",
     grid: Grid = "t",
     guidance: Guidance | Sequence[Guidance] | None = None,
-    seed: int = 0,
+    seed: Seed = 0,
     decode: Decode = "argmax",
     progress: Callable[[int], None] | None = None,
 ) -> Tensor:

@@ -85,6 +85,16 @@ class VDM(nn.Module):
         return self.schedule.latent_dim if isinstance(self.schedule, AdaptiveSchedule) else None
 
     @property
+    def networks(self) -> tuple[nn.Module, ...]:
+        """The network."""
+        return (self.network,)
+
+    @property
+    def islands(self) -> tuple[nn.Module, ...]:
+        """The schedule."""
+        return (self.schedule,)
+
+    @property
     def term_names(self) -> tuple[str, ...]:
         """The names of the terms that ``forward`` returns, in their order."""
         adaptive = isinstance(self.schedule, AdaptiveSchedule)

@@ -17,8 +17,7 @@ from pipeline.checkpoint.fragment import MOMENTS, WEIGHTS
 from pipeline.config.benchmark import BenchmarkConfig
 from pipeline.data.stream import TrainingStream
 from pipeline.model.export import RunCard
-from pipeline.model.family import build_family
-from pipeline.model.frozen_schedule import FrozenSchedule
+from pipeline.model.family import Given, build_family
 from pipeline.storage import Location
 from pipeline.training.agreement import Word
 from pipeline.training.averages import Averages, start_averages, update_averages
@@ -44,7 +43,7 @@ class Bench:
         config: BenchmarkConfig,
         card: RunCard,
         device: torch.device,
-        given: FrozenSchedule | None = None,
+        given: Given = None,
     ) -> None:
         """Build the model and wrap it; `torch.distributed` must be initialised before."""
         self.config, self.card, self.device = config, card, device

@@ -8,8 +8,7 @@ from pipeline.data.manifest import DatasetInfo
 from pipeline.data.mixture import open_mixture
 from pipeline.data.transform import seen_shape
 from pipeline.errors import InputError
-from pipeline.model.family import check_family, read_given
-from pipeline.model.frozen_schedule import FrozenSchedule
+from pipeline.model.family import Given, check_family, read_given
 from pipeline.storage import Location, open_storage
 from pipeline.training.deepspeed_json import deepspeed_json
 
@@ -23,7 +22,7 @@ class Plan:
     config: BenchmarkConfig
     data: DatasetInfo
     parameters: int
-    given: FrozenSchedule | None
+    given: Given
     output: Location
     scratch: Location
 

@@ -191,7 +191,7 @@ def _below(models: Models, key: str) -> Models:
     fields = [model.model_fields[key] for model in models if key in model.model_fields]
     if not fields:
         return models
-    return [below for field in fields for below in _models_in(field.annotation)]
+    return list(dict.fromkeys(b for field in fields for b in _models_in(field.annotation)))
 
 
 def _kinds(model: type[BaseModel]) -> tuple[Any, ...]:

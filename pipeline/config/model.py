@@ -1,8 +1,8 @@
-"""What is trained: a VDM (network, schedule, likelihood) or a classifier of a VDM's latents."""
+"""A VDM (network, schedule, likelihood), and a classifier of its noisy latents."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Discriminator, Field, PositiveInt, Tag, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from pipeline.config.average import AverageConfig
 from pipeline.config.base import ConfigModel
@@ -165,14 +165,3 @@ class ScheduledClassifierConfig(ConfigModel):
     def drop_label(self) -> float:
         """All of them."""
         return 0.0
-
-
-def _kind(value: Any) -> Any:
-    """`kind`, which may be left out for a VDM."""
-    return value.get("kind", "vdm") if isinstance(value, dict) else getattr(value, "kind", None)
-
-
-AnyModelConfig = Annotated[
-    Annotated[ModelConfig, Tag("vdm")] | Annotated[ScheduledClassifierConfig, Tag("classifier")],
-    Discriminator(_kind),
-]

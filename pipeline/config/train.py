@@ -7,7 +7,7 @@ from pydantic import Field, field_validator, model_validator
 from pipeline.config.average import AverageConfig
 from pipeline.config.base import ConfigModel, JobConfig
 from pipeline.config.data import Components, SelectConfig, TransformConfig
-from pipeline.config.model import AnyModelConfig
+from pipeline.config.family import AnyModelConfig
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Workers = Annotated[int, Field(gt=0)]

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from pipeline.config.evaluate import EvaluateConfig, FigureName
+from pipeline.config.ladder import HierarchicalVAEConfig, VAEConfig
+from pipeline.config.model import ModelConfig
 from pipeline.errors import InputError
 from pipeline.model.export import ModelCard
 from vdm_core import VDM
@@ -30,18 +32,30 @@ def check_figures(config: EvaluateConfig, card: ModelCard) -> None:
     """Refuse what the model cannot be asked.
 
     Raises:
-        InputError: a figure of T steps and no T, or one that needs one γ for all pixels.
+        InputError: T steps or a figure of a VDM of pixels, of a model that is none; a figure of T
+            steps and no T, or one that needs one γ for all pixels.
     """
+    if config.steps is not None and isinstance(card.model, VAEConfig | HierarchicalVAEConfig):
+        raise InputError(
+            f"steps={config.steps}: {card.run} is a {card.model.kind}, which has no time; leave it "
+            "out"
+        )
+    if config.bounds.compute and not isinstance(card.model, ModelConfig):
+        raise InputError(
+            f"bounds.compute: {', '.join(config.bounds.compute)} are figures of a VDM of pixels, "
+            f"and {card.run} is a {card.model.kind}; leave them out: its own bound is always taken"
+        )
+    schedule = card.model.schedule
     for name in config.bounds.compute:
         if name in ("discrete", "importance") and bound_steps(config, card) is None:
             raise InputError(
                 f"bounds.compute: {name} is a bound of T steps, and the model has continuous "
                 "time; set bounds.steps"
             )
-        if name in ("ode", "profile") and card.model.schedule.per_pixel:
+        if name in ("ode", "profile") and schedule is not None and schedule.per_pixel:
             raise InputError(
                 f"bounds.compute: {name} needs one γ for all pixels, and this model's schedule "
-                f"({card.model.schedule.kind}) has one for each; leave it out"
+                f"({schedule.kind}) has one for each; leave it out"
             )
 
 

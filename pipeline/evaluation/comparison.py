@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from pipeline.evaluation.likelihood_report import LikelihoodReport, time_text
+from pipeline.evaluation.likelihood_report import LikelihoodReport
 from pipeline.storage import Location
 
 _BLUE = "#2a6fb0"
@@ -92,7 +92,7 @@ def _compared(one: Evaluated, first: Evaluated, figure: str) -> Compared:
         error=_standard_error(values),
         difference=None if differences is None else float(differences.mean()),
         difference_error=None if differences is None else _standard_error(differences),
-        time=time_text(report.steps) if further is None else further.meaning,
+        time=report.time if further is None else further.meaning,
         images=len(values),
         data_sha256=report.data_digest,
         weights_sha256=str(report.request["weights_sha256"]),

@@ -4,7 +4,9 @@ Image i takes its d-th time from one grid over all images and draws, and its noi
 place in the split, so the result does not depend on how the split is cut or by how many workers.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import pyarrow as pa
 import torch
@@ -17,46 +19,52 @@ from pipeline.data.select import selected
 from pipeline.data.stream import iterate_once
 from pipeline.evaluation.bounds import bound_steps, figure_of_images
 from pipeline.model.export import ModelCard, load_model
+from pipeline.model.generative import Generative
 from pipeline.storage import open_storage
+from vdm_core import VAE, VDM, HierarchicalVAE, LatentVDM
 from vdm_core.records import Batch
 from vdm_core.rng import Purpose, normal, stratified_times
 
 
 @dataclass(frozen=True)
 class ImageTerms:
-    """The figures of one image in nats; None is what the model has not, or nobody asked for.
+    """The figures of one image in nats; None is what nobody asked for.
 
-    The terms of the default bound are means over the draws. `discrete` to `importance` are totals
-    of further figures, and `profile` is |ε - ε̂|² at each γ of the profile.
+    `terms`: of the default bound, by name, means over the draws. `discrete` to `importance` are
+    totals of further figures, and `profile` is |ε - ε̂|² at each γ of the profile.
     """
 
     index: int
     key: str
     label: int | None
-    reconstruction: float
-    prior: float
-    diffusion: float
-    auxiliary: float | None = None
+    terms: dict[str, float]
     discrete: float | None = None
     continuous: float | None = None
     ode: float | None = None
     importance: float | None = None
     profile: list[float] | None = None
 
+    def nats(self, name: str) -> float:
+        """A term of the default bound, or a further figure."""
+        value = self.terms[name] if name in self.terms else getattr(self, name)
+        assert isinstance(value, float)
+        return value
 
-_NATS = (
-    "reconstruction", "prior", "diffusion", "auxiliary", "discrete", "continuous", "ode",
-    "importance",
-)  # fmt: skip
-_SCHEMA = pa.schema(
-    [("index", pa.int64()), ("key", pa.string()), ("label", pa.int64())]
-    + [(name, pa.float64()) for name in _NATS]
-    + [("profile", pa.list_(pa.float64()))]
-)
+
+FIGURES = ("discrete", "continuous", "ode", "importance")  # totals, one an image
+
+
+def _schema(terms: Sequence[str]) -> pa.Schema:
+    return pa.schema(
+        [("index", pa.int64()), ("key", pa.string()), ("label", pa.int64())]
+        + [("terms", pa.struct([(name, pa.float64()) for name in terms]))]
+        + [(name, pa.float64()) for name in FIGURES]
+        + [("profile", pa.list_(pa.float64()))]
+    )
 
 
 def time_steps(config: EvaluateConfig, card: ModelCard) -> int | None:
-    """T of the evaluated bound; None is continuous time."""
+    """T of the evaluated bound; None is continuous time, or a model without any."""
     return config.steps if config.steps is not None else card.model.steps
 
 
@@ -67,15 +75,15 @@ class LikelihoodEvaluator:
         """Load the model from the URL or absolute path `model`, and open the split."""
         self.config = config
         self.device = torch.device("cuda" if config.pool.gpus_per_actor > 0 else "cpu")
-        vdm, self.card = load_model(open_storage(model), config.average_of())
-        vdm.steps = time_steps(config, self.card)
-        self.vdm = vdm.to(self.device)
+        loaded, self.card = load_model(open_storage(model), config.average_of())
+        set_steps(loaded, time_steps(config, self.card))
+        self.model = loaded.to(self.device)
         self.dataset = selected(open_dataset(config.path(config.data)), config.select)
 
     def __call__(self, items: Range) -> pa.Table:
         """The figures of the images at these places of the split, as `ImageTerms` has them."""
         rows = [asdict(image) for image in self.images(items)]
-        return pa.Table.from_pylist(rows, schema=_SCHEMA)
+        return pa.Table.from_pylist(rows, schema=_schema(self.model.term_names))
 
     def images(self, places: Range) -> list[ImageTerms]:
         """The same as records, in the order of the split; a bad image is an error."""
@@ -95,36 +103,55 @@ class LikelihoodEvaluator:
         images = batch.images.to(self.device).contiguous()
         labels = batch.labels if self.card.model.conditional else None
         labels = None if labels is None else labels.to(self.device)
-        terms = torch.stack(
-            [
-                torch.stack(self.vdm(images, labels, **self._draws(batch, draw)))
-                for draw in range(self.config.draws)
-            ]
-        )
-        columns = dict(zip(self.vdm.term_names, terms.double().mean(0).tolist(), strict=True))
-        indices, steps = batch.indices.to(self.device), bound_steps(self.config, self.card)
-        for name in self.config.bounds.compute:
-            figure = figure_of_images(name, self.vdm, images, indices, labels, self.config, steps)
-            columns[name] = figure.double().tolist()
+        answers = [
+            torch.stack([*self.model(images, labels, **self._draws(batch, draw)).named().values()])
+            for draw in range(self.config.draws)
+        ]
+        terms = torch.stack(answers).double().mean(0).T.tolist()
+        columns = self._further(images, batch.indices.to(self.device), labels)
         return [
             ImageTerms(
                 index=int(batch.indices[row]),
                 key=batch.keys[row],
                 label=None if batch.labels is None else int(batch.labels[row]),
+                terms=dict(zip(self.model.term_names, terms[row], strict=True)),
                 **{name: values[row] for name, values in columns.items()},
             )
             for row in range(len(images))
         ]
 
+    def _further(
+        self, images: Tensor, indices: Tensor, labels: Tensor | None
+    ) -> dict[str, list[Any]]:
+        """The figures beside the bound, by name; only a VDM has been asked for any."""
+        if not isinstance(self.model, VDM):
+            return {}
+        steps = bound_steps(self.config, self.card)
+        return {
+            name: figure_of_images(name, self.model, images, indices, labels, self.config, steps)
+            .double()
+            .tolist()
+            for name in self.config.bounds.compute
+        }
+
     def _draws(self, batch: Batch, draw: int) -> dict[str, Tensor]:
         seed, indices = self.config.seed, batch.indices.to(self.device)
-        images, shape = self.dataset.info.samples, tuple(batch.images.shape[1:])
-        draws = {
-            "times": stratified_times(seed, indices + draw * images, images * self.config.draws),
-            "noise": normal(seed, Purpose.NOISE, indices, shape, step=draw),
-            "noise_0": normal(seed, Purpose.NOISE_0, indices, shape, step=draw),
+        images, (_, *shape) = self.dataset.info.samples, batch.images.shape
+        channels, height, width = shape
+        return {
+            name: stratified_times(seed, indices + draw * images, images * self.config.draws)
+            if need.purpose is Purpose.TIMES
+            else normal(seed, need.purpose, indices, need.shape, step=draw)
+            for name, need in self.model.draws((channels, height, width)).items()
         }
-        if self.vdm.latent_dim is not None:
-            size = (self.vdm.latent_dim,)
-            draws["noise_latent"] = normal(seed, Purpose.LATENT, indices, size, step=draw)
-        return draws
+
+
+def set_steps(model: Generative, steps: int | None) -> None:
+    """Have the bound of a VDM, or of one of latents, taken over T = `steps`; None: continuous."""
+    match model:
+        case VDM():
+            model.steps = steps
+        case LatentVDM():
+            model.vdm.steps = steps
+        case VAE() | HierarchicalVAE():
+            assert steps is None

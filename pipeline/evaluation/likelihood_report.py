@@ -9,6 +9,9 @@ from pydantic import Field
 
 from pipeline.config.base import ConfigModel
 from pipeline.config.evaluate import EvaluateConfig
+from pipeline.config.family import GenerativeConfig
+from pipeline.config.ladder import HierarchicalVAEConfig, LatentVDMConfig, VAEConfig
+from pipeline.config.model import ModelConfig
 from pipeline.evaluation.bounds import bound_steps, meaning
 from pipeline.evaluation.evaluate import ImageTerms
 from pipeline.evaluation.profile_report import VarianceOverTimes, variance_lines
@@ -34,7 +37,7 @@ class LikelihoodReport(ConfigModel):
     further: dict[str, FurtherFigure] = Field(default_factory=dict)
     variance: VarianceOverTimes | None = None  # of the loss at one time, from the profile
     iid_pixel_bits_per_dim: float | None  # cross-entropy of the split under a pixel histogram
-    steps: int | None  # T; null is continuous time
+    time: str  # in which time the bound holds, or over how many latents
     conditional: bool  # on the image's label
     draws: int  # times and noises per image
     split: str
@@ -77,14 +80,22 @@ def tracked_figures(report: LikelihoodReport) -> dict[str, float]:
     return {f"{report.split}/{name}": value for name, value in figures.items()}
 
 
-def time_text(steps: int | None) -> str:
-    """In which time a bound holds."""
-    return "continuous time" if steps is None else f"T = {steps}"
+def time_text(model: GenerativeConfig, steps: int | None) -> str:
+    """In which time a model's bound holds, or over how many latents."""
+    match model:
+        case ModelConfig():
+            return "continuous time" if steps is None else f"T = {steps}"
+        case LatentVDMConfig():
+            return ("continuous time" if steps is None else f"T = {steps}") + ", of latents"
+        case VAEConfig():
+            return "one latent"
+        case HierarchicalVAEConfig():
+            return f"{model.depth} latents"
 
 
 def report_text(report: LikelihoodReport) -> str:
     """A small table; each figure with its standard error, the T it holds for and the data."""
-    bound, time = report.bound, time_text(report.steps)
+    bound, time = report.bound, report.time
     condition = "conditional on the label" if report.conditional else "unconditional"
     data = f"data {report.data_digest[:12]}"
     terms = [

@@ -63,13 +63,17 @@ class Plan:
     @property
     def params(self) -> dict[str, Scalar]:
         """What MLflow shows beside the figures."""
-        steps = time_steps(self.config, self.card)
         place = {"data": self.config.path(self.config.data), "split": self.dataset.info.split}
-        return self.request | place | {"T": "continuous" if steps is None else steps}
+        return self.request | place | {"time": self.time}
+
+    @property
+    def time(self) -> str:
+        """In which time the bound holds, or over how many latents."""
+        return time_text(self.card.model, time_steps(self.config, self.card))
 
     def text(self) -> str:
         """The plan in words."""
-        info, steps = self.dataset.info, time_steps(self.config, self.card)
+        info = self.dataset.info
         further = "".join(
             f"\n  {name}: {meaning(name, self.config, bound_steps(self.config, self.card))}"
             for name in self.config.bounds.compute
@@ -77,7 +81,7 @@ class Plan:
         return (
             f"plan: the bound of {info.samples:,} {info.split} images {info.shape}, "
             f"draws per image: {self.config.draws}, "
-            f"{time_text(steps)}, to {self.output}\n"
+            f"{self.time}, to {self.output}\n"
             f"  model {self.model}: {self.card.run} after step {self.card.step}, "
             f"{self.card.average.text}{further}"
         )

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from pipeline.cluster.kept_ranges import KeptRanges, finish_ranges
 from pipeline.evaluation.baseline import iid_pixel_bits
 from pipeline.evaluation.bounds import profile_gammas
-from pipeline.evaluation.evaluate import ImageTerms, LikelihoodEvaluator, time_steps
+from pipeline.evaluation.evaluate import ImageTerms, LikelihoodEvaluator
 from pipeline.evaluation.likelihood_report import (
     LikelihoodReport,
     further_figures,
@@ -25,7 +25,7 @@ from pipeline.evaluation.likelihood_report import (
 from pipeline.evaluation.plan import Plan
 from pipeline.evaluation.profile_report import VarianceOverTimes, profile_figure, profile_table
 from pipeline.evaluation.summary import image_table, profile_errors, summarise, summarise_profile
-from pipeline.model.export import load_model
+from pipeline.model.export import load_vdm
 from pipeline.storage import Location
 from pipeline.tracking import Tracker
 from vdm_core.likelihood.time_variance import time_variance
@@ -33,6 +33,7 @@ from vdm_core.likelihood.time_variance import time_variance
 IMAGES, REPORT, PICTURE = "images.parquet", "likelihood.json", "likelihood.png"
 PROFILE, PROFILE_PICTURE = "profile.parquet", "profile.png"
 UNFINISHED = "unfinished"
+KEPT = 2  # the form in which ranges are kept; others are done again
 log = logging.getLogger(__name__)
 
 
@@ -91,7 +92,7 @@ def kept_ranges(plan: Plan) -> KeptRanges:
     """Where the figures of finished ranges are kept; a range is one batch."""
     return KeptRanges.of_request(
         plan.output / UNFINISHED,
-        plan.image_request,
+        plan.image_request | {"format": KEPT},
         total=plan.dataset.info.samples,
         size=plan.config.batch_size,
     )
@@ -103,7 +104,7 @@ def write_profile(
     """The diffusion term over γ as a table and a picture, and what it says about the schedule."""
     if "profile" not in plan.config.bounds.compute:
         return None
-    vdm, card = load_model(plan.model, plan.config.average_of())
+    vdm, card = load_vdm(plan.model, plan.config.average_of())
     gammas = profile_gammas(vdm, plan.config.bounds.profile_points)
     profile = summarise_profile(results, gammas, card.dims)
     figure, table, picture = profile_figure(profile), io.BytesIO(), io.BytesIO()
@@ -131,7 +132,7 @@ def make_report(
         further=further_figures(results, plan.config, plan.card),
         variance=variance,
         iid_pixel_bits_per_dim=baseline,
-        steps=time_steps(plan.config, plan.card),
+        time=plan.time,
         conditional=plan.card.model.conditional,
         draws=plan.config.draws,
         split=plan.dataset.info.split,

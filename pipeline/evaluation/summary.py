@@ -3,18 +3,15 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import pyarrow as pa
 import torch
 from torch import Tensor
 
-from pipeline.evaluation.evaluate import ImageTerms
+from pipeline.evaluation.evaluate import FIGURES, ImageTerms
 from pipeline.metrics import Scalar
 from vdm_core.likelihood import Estimate, Profile, estimate, profile
-from vdm_core.records import AdaptiveElboTerms
-
-FIGURES = ("discrete", "continuous", "ode", "importance")  # totals, one an image
 
 
 @dataclass(frozen=True)
@@ -24,17 +21,8 @@ class BoundSummary:
     images: int
     bits_per_dim: float
     standard_error: float
-    reconstruction: float
-    prior: float
-    diffusion: float
-    auxiliary: float | None = None
-    term_errors: dict[str, float] = field(default_factory=dict)  # standard error of each term
-
-    @property
-    def terms(self) -> dict[str, float]:
-        """The terms that the model has, by name."""
-        values = {name: getattr(self, name) for name in AdaptiveElboTerms._fields}
-        return {name: value for name, value in values.items() if value is not None}
+    terms: dict[str, float]
+    term_errors: dict[str, float]  # standard error of each term
 
 
 def image_table(
@@ -66,7 +54,7 @@ def image_table(
 
 def term_names(results: Sequence[ImageTerms]) -> list[str]:
     """The terms of the default bound that the model has."""
-    return [term for term in AdaptiveElboTerms._fields if getattr(results[0], term) is not None]
+    return list(results[0].terms)
 
 
 def bits_per_dim(results: Sequence[ImageTerms], dims: int, names: Sequence[str]) -> Tensor:
@@ -75,7 +63,7 @@ def bits_per_dim(results: Sequence[ImageTerms], dims: int, names: Sequence[str])
     Raises:
         FloatingPointError: a figure is not finite.
     """
-    nats = [[getattr(result, name) for name in names] for result in results]
+    nats = [[result.nats(name) for name in names] for result in results]
     bits = torch.tensor(nats, dtype=torch.float64) / (dims * math.log(2))
     finite = bits.isfinite().all(1)
     if bad := [r.key for r, good in zip(results, finite, strict=True) if not good]:
@@ -99,8 +87,8 @@ def summarise(results: Sequence[ImageTerms], dims: int) -> BoundSummary:
         images=len(results),
         bits_per_dim=total.mean.item(),
         standard_error=total.standard_error.item(),
+        terms=dict(zip(names, bits.mean(0).tolist(), strict=True)),
         term_errors=dict(zip(names, estimate(bits).standard_error.tolist(), strict=True)),
-        **dict(zip(names, bits.mean(0).tolist(), strict=True)),
     )
 
 

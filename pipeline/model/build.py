@@ -39,14 +39,11 @@ def build_vdm(
         InputError: a conditional model for data without labels, or a network that cannot
             be built as configured.
     """
-    if config.conditional and classes is None:
-        raise InputError(
-            "model.conditional is true but the data set has no labels; set model.conditional=false"
-        )
+    told = told_classes(config.conditional, classes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            network = _network(config.network, shape, classes if config.conditional else None)
+            network = _network(config.network, shape, told)
         except ValueError as error:
             raise InputError(f"model.network: {error}") from None
         schedule = build_schedule(config.schedule, shape)
@@ -75,6 +72,19 @@ def check_model(
         except ValueError as error:
             raise InputError(f"model.network for images {shape}: {error}") from None
     return sum(parameter.numel() for parameter in vdm.parameters())
+
+
+def told_classes(conditional: bool, classes: int | None) -> int | None:
+    """The classes that a model is told of data with so many (None: without labels).
+
+    Raises:
+        InputError: a conditional model for data without labels.
+    """
+    if conditional and classes is None:
+        raise InputError(
+            "model.conditional is true but the data set has no labels; set model.conditional=false"
+        )
+    return classes if conditional else None
 
 
 def _network(config: NetworkConfig, shape: tuple[int, int, int], classes: int | None) -> nn.Module:

@@ -1,7 +1,7 @@
 """Models for sampling and evaluation: from a run's checkpoint, or from the form that leaves a run.
 
-    model.safetensors   float32 EMA weights, the schedule's included
-    model.json          how to build the VDM around them, and where they come from
+    model.safetensors   float32 EMA weights, a schedule's included
+    model.json          how to build the model around them, and where they come from
 
 A checkpoint has the same card, and its weights in the fragments that the ranks wrote. Both are
 safetensors and JSON: no pickle crosses a trust boundary.
@@ -19,12 +19,13 @@ from torch import Tensor
 from pipeline.checkpoint.record import COMMIT, committed
 from pipeline.config.average import AverageConfig
 from pipeline.config.base import ConfigModel
-from pipeline.config.model import AnyModelConfig, ModelConfig, ScheduledClassifierConfig
+from pipeline.config.family import AnyModelConfig, GenerativeConfig
+from pipeline.config.model import ModelConfig, ScheduledClassifierConfig
 from pipeline.errors import InputError
 from pipeline.metrics import Scalar, flatten
 from pipeline.model.average_of_run import find_average
 from pipeline.model.average_record import AverageRecord
-from pipeline.model.build import build_vdm
+from pipeline.model.generative import Generative, build_generative
 from pipeline.model.schedule_record import schedule_digest
 from pipeline.storage import Location
 from vdm_core import VDM
@@ -36,7 +37,8 @@ class RunCard(ConfigModel):
     """Everything but the weights, of whatever a run trains.
 
     `weights_sha256` is the digest of `model.safetensors`, or in a checkpoint of the digests of the
-    files that hold the weights. There `schedule_sha256` is empty: `load_model` fills it in.
+    files that hold the weights. There `schedule_sha256` is empty, and `load_model` fills it in;
+    for a model without a noise schedule it stays so.
     """
 
     format: Literal[1] = 1
@@ -71,6 +73,12 @@ class RunCard(ConfigModel):
 
 
 class ModelCard(RunCard):
+    """That of a model that images can be drawn from."""
+
+    model: GenerativeConfig
+
+
+class VDMCard(ModelCard):
     """That of a VDM."""
 
     model: ModelConfig
@@ -81,10 +89,15 @@ def export_bytes(weights: dict[str, Tensor], card: ModelCard) -> dict[str, bytes
     blob: bytes = save_tensors({name: value.contiguous() for name, value in weights.items()})
     digests = {
         "weights_sha256": hashlib.sha256(blob).hexdigest(),
-        "schedule_sha256": schedule_digest(card.model.schedule.kind, weights),
+        "schedule_sha256": _schedule_sha256(card, weights),
     }
     sealed = card.model_copy(update=digests)
     return {WEIGHTS: blob, CARD: sealed.model_dump_json(indent=2).encode()}
+
+
+def _schedule_sha256(card: ModelCard, weights: dict[str, Tensor]) -> str:
+    schedule = card.model.schedule
+    return "" if schedule is None else schedule_digest(schedule.kind, weights)
 
 
 def newest_model(folder: Location) -> Location:
@@ -104,8 +117,8 @@ def newest_model(folder: Location) -> Location:
     return folder / found[0][0]
 
 
-def load_model(folder: Location, ema: AverageConfig | None = None) -> tuple[VDM, ModelCard]:
-    """Return the VDM in evaluation mode, on the CPU, and its card.
+def load_model(folder: Location, ema: AverageConfig | None = None) -> tuple[Generative, ModelCard]:
+    """Return the model in evaluation mode, on the CPU, and its card.
 
     Args:
         folder: an exported model, or one checkpoint of a run.
@@ -118,7 +131,7 @@ def load_model(folder: Location, ema: AverageConfig | None = None) -> tuple[VDM,
     card = load_card(folder, ema)
     if (folder / COMMIT).size() is not None:
         weights = find_average(folder, card.step, ema or card.average).read()
-        digest = schedule_digest(card.model.schedule.kind, weights)
+        digest = _schedule_sha256(card, weights)
         card = card.model_copy(update={"schedule_sha256": digest})
         return restored(weights, card, folder), card
     if (folder / WEIGHTS).size() is None:
@@ -132,34 +145,49 @@ def load_model(folder: Location, ema: AverageConfig | None = None) -> tuple[VDM,
     return restored(load_tensors(blob), card, folder), card
 
 
-def restored(weights: dict[str, Tensor], card: ModelCard, place: Location) -> VDM:
-    """The VDM of `card` around `weights`, in evaluation mode, on the CPU.
+def load_vdm(folder: Location, ema: AverageConfig | None = None) -> tuple[VDM, VDMCard]:
+    """The same where it is a VDM.
+
+    Raises:
+        InputError: as `load_model`, or something else was trained.
+    """
+    model, card = load_model(folder, ema)
+    if not isinstance(model, VDM):
+        raise InputError(f"{folder} holds a {card.model.kind}, and a VDM is needed here")
+    return model, VDMCard(**dict(card))
+
+
+def restored(weights: dict[str, Tensor], card: ModelCard, place: Location | str) -> Generative:
+    """The model of `card` around `weights`, in evaluation mode, on the CPU.
 
     Raises:
         InputError: they do not belong together; names `place`.
     """
-    vdm = build_vdm(card.model, card.shape, card.classes, seed=0, levels=card.levels)
+    model = build_generative(card.model, card.shape, card.classes, seed=0, levels=card.levels)
     try:
-        vdm.load_state_dict(weights)
+        model.load_state_dict(weights)
     except RuntimeError as error:
         raise InputError(f"{place}/{WEIGHTS} does not fit its own card: {error}") from None
-    return vdm.eval()
+    return model.eval()
 
 
 def load_card(folder: Location, ema: AverageConfig | None = None) -> ModelCard:
-    """The card of the VDM that `load_model` loads; reads no weights.
+    """The card of the model that `load_model` loads; reads no weights.
 
     Raises:
-        InputError: as `load_run_card`, or something else was trained.
+        InputError: as `load_run_card`, or what was trained draws no images.
     """
     card = load_run_card(folder, ema)
-    if not isinstance(card.model, ModelConfig):
-        raise InputError(f"{folder} holds a {card.model.kind}, and a VDM is needed here")
-    return vdm_card(card)
+    if isinstance(card.model, ScheduledClassifierConfig):
+        raise InputError(
+            f"{folder} holds a {card.model.kind}, and a model that images can be drawn from is "
+            "needed here"
+        )
+    return model_card(card)
 
 
-def vdm_card(card: RunCard) -> ModelCard:
-    """The same card, where it is a VDM's. Raises a validation error where it is not."""
+def model_card(card: RunCard) -> ModelCard:
+    """The same card, of a model that images can be drawn from; ValidationError if it is not."""
     return ModelCard(**dict(card))
 
 

@@ -1,7 +1,7 @@
 """A trained model as a folder that stands alone: what `jobs.export` leaves.
 
-model.safetensors   float32 weights of one moving average, the schedule's included
-schedule.json       γ(0), γ(1), the curve and its digest
+model.safetensors   float32 weights of one moving average, a schedule's included
+schedule.json       γ(0), γ(1), the curve and its digest, where there is a noise schedule
 README.md           what the model is, for people
 model.json          the card; written last: a folder without it holds no model
 """
@@ -55,11 +55,14 @@ def write_export(output: Location, weights: dict[str, Tensor], card: ModelCard) 
     """
     files = export_bytes(weights, card)
     sealed = ModelCard.model_validate_json(files[CARD])
-    vdm = restored(weights, sealed, output)
-    schedule = schedule_record(sealed.model.schedule.kind, vdm)
-    parameters = sum(parameter.numel() for parameter in vdm.parameters())
+    model = restored(weights, sealed, output)
+    schedule = None
+    if sealed.model.schedule is not None and model.schedule is not None:
+        schedule = schedule_record(sealed.model.schedule.kind, model.schedule)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
     (output / WEIGHTS).write_bytes(files[WEIGHTS])
-    (output / SCHEDULE).write_bytes(schedule.model_dump_json(indent=2).encode())
+    if schedule is not None:
+        (output / SCHEDULE).write_bytes(schedule.model_dump_json(indent=2).encode())
     (output / README).write_bytes(model_readme(sealed, schedule, parameters).encode())
     (output / CARD).write_bytes(files[CARD])
     return sealed

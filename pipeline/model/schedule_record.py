@@ -11,11 +11,11 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from pipeline.config.base import ConfigModel
-from vdm_core import VDM
+from vdm_core import Schedule
 from vdm_core.adaptive import at_prior_mean
 
 CURVE_POINTS = 201
-_PREFIX = "schedule."
+_PREFIX, _INNER = "schedule.", "vdm."
 
 
 class ScheduleRecord(ConfigModel):
@@ -37,20 +37,25 @@ class ScheduleRecord(ConfigModel):
 
 
 def schedule_digest(kind: str, weights: Mapping[str, Tensor]) -> str:
-    """SHA-256 over the kind of schedule and its tensors in a VDM's state dict, by name."""
-    own = {name: value for name, value in weights.items() if name.startswith(_PREFIX)}
+    """SHA-256 over the kind of schedule and its tensors in a model's state dict, by name.
+
+    The model is a VDM, or has one of latents inside.
+    """
+    names = {name.removeprefix(_INNER): value for name, value in weights.items()}
+    own = {name: value for name, value in names.items() if name.startswith(_PREFIX)}
     blob: bytes = save_tensors({name: own[name].contiguous() for name in sorted(own)})
     return hashlib.sha256(kind.encode() + b"\n" + blob).hexdigest()
 
 
-def schedule_record(kind: str, vdm: VDM) -> ScheduleRecord:
-    """The record of a model on the CPU."""
+def schedule_record(kind: str, schedule: Schedule) -> ScheduleRecord:
+    """The record of a schedule on the CPU."""
     t = torch.linspace(0.0, 1.0, CURVE_POINTS)
     with torch.no_grad():
-        point = at_prior_mean(vdm.schedule, t)
+        point = at_prior_mean(schedule, t)
     gamma, slope = (value.double().reshape(CURVE_POINTS, -1) for value in point)
     many = gamma.shape[1] > 1
     mean = tuple(gamma.mean(1).tolist())
+    weights = {_PREFIX + name: value for name, value in schedule.state_dict().items()}
     return ScheduleRecord(
         kind=kind,
         gamma_0=mean[0],
@@ -60,5 +65,5 @@ def schedule_record(kind: str, vdm: VDM) -> ScheduleRecord:
         slope=tuple(slope.mean(1).tolist()),
         gamma_lowest=tuple(gamma.amin(1).tolist()) if many else None,
         gamma_highest=tuple(gamma.amax(1).tolist()) if many else None,
-        schedule_sha256=schedule_digest(kind, vdm.state_dict()),
+        schedule_sha256=schedule_digest(kind, weights),
     )

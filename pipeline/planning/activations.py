@@ -16,9 +16,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
-from pipeline.config.model import AnyModelConfig, ModelConfig, ScheduleConfig
-from pipeline.model.family import Model, build_family
-from pipeline.model.frozen_schedule import FrozenSchedule
+from pipeline.config.family import AnyModelConfig
+from pipeline.config.model import ModelConfig
+from pipeline.model.family import Given, Model, build_family
 from vdm_core.decoder import radius
 
 
@@ -34,7 +34,7 @@ class Trained:
     shape: tuple[int, int, int]
     classes: int | None
     levels: int
-    given: FrozenSchedule | None = None
+    given: Given = None
 
     def build(self) -> Model:
         """The model, on whatever device and of whatever tensors are being made."""
@@ -68,7 +68,9 @@ def pass_memory(trained: Trained, micro_batch: int, *, bfloat16: bool) -> PassMe
     return PassMemory(growing, without)
 
 
-def _peak(model: Model, trained: Trained, micro_batch: int, reach: int, bfloat16: bool) -> int:
+def _peak(
+    model: Model, trained: Trained, micro_batch: int, reach: int | None, bfloat16: bool
+) -> int:
     images = torch.empty(micro_batch, *trained.shape, dtype=torch.uint8)
     labels = torch.empty(micro_batch, dtype=torch.int64) if trained.model.conditional else None
     with LiveBytes([*model.parameters(), *model.buffers()]) as live:
@@ -81,11 +83,12 @@ def _peak(model: Model, trained: Trained, micro_batch: int, reach: int, bfloat16
     return live.peak
 
 
-def _decoder_radius(trained: Trained) -> int:
-    """Where training starts; a model without a schedule of its own asks for none."""
+def _decoder_radius(trained: Trained) -> int | None:
+    """Where training starts; the other models have none."""
     model = trained.model
-    schedule = model.schedule if isinstance(model, ModelConfig) else ScheduleConfig()
-    return radius(schedule.gamma_0 + 0.5, trained.levels)
+    if not isinstance(model, ModelConfig):
+        return None
+    return radius(model.schedule.gamma_0 + 0.5, trained.levels)
 
 
 def _drop_gradient(parameter: Tensor) -> None:

@@ -3,6 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.config.ladder import HierarchicalVAEConfig, LatentVDMConfig, VAEConfig
+from pipeline.config.model import ModelConfig, ScheduleConfig
 from pipeline.config.sample import SampleConfig
 from pipeline.errors import InputError
 from pipeline.model.export import ModelCard
@@ -59,10 +61,15 @@ def check_guidance(config: SampleConfig, card: ModelCard, rows: ClassTurns | Hel
     """Refuse classifier-free guidance of a model that has nothing to be free of.
 
     Raises:
-        InputError: it knows no classes, or never did without one.
+        InputError: it is a VAE, knows no classes, or never did without one.
     """
     if config.guidance != "classifier_free" or bool((scales_of(rows) == 1.0).all()):
         return
+    if isinstance(card.model, VAEConfig | HierarchicalVAEConfig):
+        raise InputError(
+            f"model {config.model} is a {card.model.kind}, which has no noise levels to guide at; "
+            "leave guidance_scale out of the requests"
+        )
     if not card.model.conditional or card.classes is None:
         raise InputError(
             f"model {config.model} knows no classes; leave guidance_scale at 1, or take "
@@ -75,13 +82,60 @@ def check_guidance(config: SampleConfig, card: ModelCard, rows: ClassTurns | Hel
         )
 
 
+WALK_FIELDS = frozenset({
+    "sampler", "steps", "grid", "clip", "guidance", "guidance_scale", "guide", "gamma_interval",
+    "sweep",
+})  # fmt: skip
+"""What of a request says how to walk from noise to an image."""
+
+
 def check_walk(config: SampleConfig, card: ModelCard) -> None:
+    """Refuse a walk that the model cannot do.
+
+    Raises:
+        InputError: as the checks of its kind.
+    """
+    match card.model:
+        case ModelConfig():
+            _check_pixel_walk(config, card.model.schedule)
+        case LatentVDMConfig():
+            _check_latent_walk(config)
+            _check_pixel_walk(config, card.model.schedule)
+        case VAEConfig() | HierarchicalVAEConfig():
+            _check_no_walk(config, card.model.kind)
+
+
+def _check_no_walk(config: SampleConfig, kind: str) -> None:
+    """Refuse all settings of a walk: a VAE draws its latents and decodes them, in one go."""
+    if asked := sorted(WALK_FIELDS & config.model_fields_set):
+        raise InputError(
+            f"{', '.join(asked)}: model {config.model} is a {kind}, which draws latents and "
+            "decodes them, without noise levels to walk along or guide at; leave "
+            f"{'it' if len(asked) == 1 else 'them'} out"
+        )
+
+
+def _check_latent_walk(config: SampleConfig) -> None:
+    """Refuse what is of pixels."""
+    if config.clip is not None:
+        raise InputError(
+            f"clip={config.clip} keeps pixels in their range, and model {config.model} walks among "
+            "latents, which have none; leave it out"
+        )
+    if config.guidance != "classifier_free":
+        raise InputError(
+            f"guidance={config.guidance}: there is no guide for the latents of model "
+            f"{config.model}; take guidance=classifier_free"
+        )
+
+
+def _check_pixel_walk(config: SampleConfig, schedule: ScheduleConfig) -> None:
     """Refuse what needs one γ for all pixels of a schedule that has one for each.
 
     Raises:
         InputError: a second-order sampler, another grid than t, an interval of guidance.
     """
-    if not card.model.schedule.per_pixel:
+    if not schedule.per_pixel:
         return
     wrong = [
         text
@@ -95,7 +149,7 @@ def check_walk(config: SampleConfig, card: ModelCard) -> None:
     if wrong:
         raise InputError(
             f"{', '.join(wrong)}: this takes one γ for all pixels, and "
-            f"the schedule of {config.model} ({card.model.schedule.kind}) has one for each; take "
+            f"the schedule of {config.model} ({schedule.kind}) has one for each; take "
             "sampler=ancestral, ddim or pc, grid=t and no gamma_interval"
         )
 

@@ -20,6 +20,7 @@ from pipeline.code_version import code_version
 from pipeline.config.sample import SampleConfig
 from pipeline.data.writer import ShardSample
 from pipeline.errors import InputError
+from pipeline.model.draw import Walk, draw_images
 from pipeline.model.export import load_model
 from pipeline.sampling.encode import encode_images, encode_samples
 from pipeline.sampling.guide import load_guide, make_guidance
@@ -29,7 +30,7 @@ from pipeline.sampling.plan import ShardTask
 from pipeline.sampling.rows import PlannedRows, Rows
 from pipeline.sampling.shard_rows import FinishedShard, finished_bytes, sample_rows
 from pipeline.storage import Location, open_storage
-from vdm_core import VDM, sample
+from vdm_core import VDM
 from vdm_core.labels import NO_LABEL
 from vdm_core.networks.classifier import NoiseAwareClassifier
 
@@ -61,14 +62,15 @@ class ShardGenerator:
         self.batch_size = config.batch_size
         self.device = torch.device("cuda" if config.pool.gpus_per_actor > 0 else "cpu")
         torch.backends.cudnn.deterministic = True  # the same bytes from each actor
-        vdm, self.card = load_model(open_storage(model), config.ema)
-        guide = load_guide(config, vdm, self.card)
-        self.vdm = vdm.to(self.device)
+        loaded, self.card = load_model(open_storage(model), config.ema)
+        guide = load_guide(config, self.card)
+        self.model = loaded.to(self.device)
         self.guide: VDM | NoiseAwareClassifier | None = None
         if guide is not None:
             self.guide = guide.network.to(self.device)
         if config.compile:
-            self.vdm.network.compile()
+            for network in self.model.networks:
+                network.compile()
 
     def __call__(self, task: dict[str, Any]) -> list[dict[str, Any]]:
         """Draw and write the samples of a `ShardTask`; say which shard is done.
@@ -139,17 +141,20 @@ class ShardGenerator:
         scale = float(rows.scales[0])
         same = bool((rows.scales == scale).all())  # the cheaper form, and the usual one
         labelled = bool((rows.labels != NO_LABEL).any())
-        return sample(
-            self.vdm,
-            ids,
-            labels if labelled else None,
-            shape=self.card.shape,
+        walk = Walk(
             steps=config.steps,
             sampler=config.sampler,
             grid=config.grid,
             guidance=make_guidance(config, scale if same else scales, self.guide),
             clip=config.clip,
+        )
+        return draw_images(
+            self.model,
+            ids,
+            labels if labelled else None,
+            shape=self.card.shape,
             seed=seeds,
+            walk=walk,
         )
 
     def _made_by(self) -> str:

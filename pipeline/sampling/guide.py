@@ -12,8 +12,7 @@ from torch import Tensor
 from pipeline.config.sample import SampleConfig
 from pipeline.errors import InputError
 from pipeline.model.classifier_export import load_classifier
-from pipeline.model.export import ModelCard, load_model, newest_model
-from pipeline.model.schedule_record import schedule_digest
+from pipeline.model.export import ModelCard, load_vdm, newest_model
 from pipeline.storage import open_storage
 from vdm_core import VDM, ClassifierFree
 from vdm_core.denoiser import Denoiser
@@ -30,8 +29,8 @@ class Guide:
     classes: int | None
 
 
-def load_guide(config: SampleConfig, vdm: VDM, card: ModelCard) -> Guide | None:
-    """The guide of `config` for the model `vdm`, on the CPU; None where guidance needs none.
+def load_guide(config: SampleConfig, card: ModelCard) -> Guide | None:
+    """The guide of `config` for the model of `card`, on the CPU; None where guidance needs none.
 
     Raises:
         InputError: it is missing, damaged, or does not belong to the model: other images or
@@ -41,7 +40,7 @@ def load_guide(config: SampleConfig, vdm: VDM, card: ModelCard) -> Guide | None:
         return None
     place = open_storage(config.path(config.guide))
     if config.guidance == "autoguidance":
-        weaker, about = load_model(newest_model(place))
+        weaker, about = load_vdm(newest_model(place))
         _check_same(config, "shape", about.shape, card.shape)
         if about.model.conditional != card.model.conditional or about.classes != card.classes:
             raise InputError(
@@ -53,8 +52,7 @@ def load_guide(config: SampleConfig, vdm: VDM, card: ModelCard) -> Guide | None:
     _check_same(config, "shape", of.shape, card.shape)
     if card.model.conditional and of.classes != card.classes:
         _check_same(config, "classes", of.classes, card.classes)
-    schedule = schedule_digest(card.model.schedule.kind, vdm.state_dict())
-    _check_same(config, "schedule_sha256", of.schedule_sha256, schedule)
+    _check_same(config, "schedule_sha256", of.schedule_sha256, card.schedule_sha256)
     return Guide(classifier, of.weights_sha256, of.classes)
 
 

@@ -5,8 +5,9 @@ from torch import Tensor, nn
 
 from pipeline.config.sample import SampleConfig
 from pipeline.model.export import ModelCard
+from pipeline.model.generative import Generative
 from pipeline.sampling.guide import make_guidance
-from vdm_core import VDM, sample
+from vdm_core import VAE, VDM, HierarchicalVAE, LatentVDM, sample
 from vdm_core.denoiser import epsilon_denoiser
 
 
@@ -22,12 +23,27 @@ class _Counting(nn.Module):
         return torch.zeros_like(z)
 
 
-def function_evaluations(config: SampleConfig, vdm: VDM, card: ModelCard, scale: float) -> int:
+def function_evaluations(
+    config: SampleConfig, model: Generative, card: ModelCard, scale: float
+) -> int:
     """Network evaluations per sample at guidance scale `scale`, of a weaker model too.
 
     It walks once as the job will, along the model's own γ, with a network that costs nothing. What
-    a classifier computes is not counted.
+    a classifier or the decoder of latents computes is not counted. A VAE's one pass is 1.
     """
+    match model:
+        case VDM():
+            return _evaluations_of_walk(config, model, card, card.shape, scale)
+        case LatentVDM():
+            latent = model.latent_shape(card.shape)
+            return _evaluations_of_walk(config, model.vdm, card, latent, scale)
+        case VAE() | HierarchicalVAE():
+            return 1
+
+
+def _evaluations_of_walk(
+    config: SampleConfig, vdm: VDM, card: ModelCard, shape: tuple[int, int, int], scale: float
+) -> int:
     conditional = card.model.conditional and card.classes is not None
     network = _Counting(card.classes if conditional else None)
     counted = VDM(network, vdm.schedule, levels=card.levels).eval()
@@ -38,7 +54,7 @@ def function_evaluations(config: SampleConfig, vdm: VDM, card: ModelCard, scale:
         counted,
         torch.zeros(1, dtype=torch.int64),
         torch.zeros(1, dtype=torch.int64) if conditional else None,
-        shape=card.shape,
+        shape=shape,
         steps=config.steps,
         sampler=config.sampler,
         grid=config.grid,

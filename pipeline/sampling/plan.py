@@ -8,8 +8,9 @@ import numpy as np
 from pipeline.config.sample import SampleConfig
 from pipeline.metrics import Scalar, flatten
 from pipeline.model.export import ModelCard, load_model, newest_model
-from pipeline.model.schedule_record import schedule_digest
+from pipeline.model.generative import Generative
 from pipeline.sampling.checks import (
+    WALK_FIELDS,
     asked_rows,
     check_encoding,
     check_guidance,
@@ -23,13 +24,12 @@ from pipeline.sampling.output_folder import REQUESTS, Identity
 from pipeline.sampling.requests import digest
 from pipeline.sampling.rows import ClassTurns, HeldRows, StoredRows
 from pipeline.storage import Location, open_storage
-from vdm_core import VDM
 from vdm_core.labels import NO_LABEL
 
-FREE_FIELDS = {
+FREE_FIELDS = frozenset({
     "root", "model", "ema", "output", "requests", "guide", "sweep", "batch_size", "pool",
     "overwrite", "grid_columns", "class_grid_images", "gate",
-}  # fmt: skip
+})  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,14 @@ class LoadedModel:
     """What is drawn from: a model whose weights match their digest, and its guide."""
 
     place: Location
-    vdm: VDM
+    model: Generative
     card: ModelCard
     guide: Guide | None
 
     @property
-    def schedule_sha256(self) -> str:
-        """The digest of its noise schedule."""
-        return schedule_digest(self.card.model.schedule.kind, self.vdm.state_dict())
+    def free_fields(self) -> frozenset[str]:
+        """What of a request its samples do not depend on."""
+        return FREE_FIELDS if self.card.model.schedule is not None else FREE_FIELDS | WALK_FIELDS
 
     @property
     def classes(self) -> int | None:
@@ -94,7 +94,7 @@ class SetPlan:
     @property
     def identity(self) -> Identity:
         """What the shards depend on; a job with the same identity continues the same set."""
-        asked = self.config.model_dump(mode="json", exclude=FREE_FIELDS)
+        asked = self.config.model_dump(mode="json", exclude=set(self.model.free_fields))
         if self.config.per_class is not None:
             asked["classes"] = sorted(self.class_counts) or None
         if isinstance(self.rows, HeldRows):
@@ -106,23 +106,32 @@ class SetPlan:
     @property
     def provenance(self) -> dict[str, Scalar]:
         """How the images were made, for `dataset.json`."""
-        config, card, guide = self.config, self.model.card, self.model.guide
+        config, card = self.config, self.model.card
         return {
             "model_run": card.run,
+            "model_kind": card.model.kind,
             "model_step": card.step,
             "model_average": card.average.label,
             "model_sha256": card.weights_sha256,
-            "schedule_sha256": self.model.schedule_sha256,
+            **({} if card.model.schedule is None else self._walk),
+            "nfe": self.nfe,
+            "seed": None if config.requests else config.seed,
+        }
+
+    @property
+    def _walk(self) -> dict[str, Scalar]:
+        """How noise became images."""
+        config, guide = self.config, self.model.guide
+        return {
+            "schedule_sha256": self.model.card.schedule_sha256,
             "sampler": config.sampler,
             "steps": config.steps,
             "grid": config.grid,
             "clip": config.clip,
-            "nfe": self.nfe,
             "guidance": config.guidance,
             "guidance_scale": None if config.requests else config.guidance_scale,
             "gamma_interval": None if config.gamma_interval is None else str(config.gamma_interval),
             "guide_sha256": None if guide is None else guide.weights_sha256,
-            "seed": None if config.requests else config.seed,
         }
 
     @property
@@ -130,28 +139,29 @@ class SetPlan:
         """Network evaluations of the sample that is guided the most."""
         scales = scales_of(self.rows)
         furthest = scales[np.argmax(np.abs(scales - self.config.unguided_scale))]
-        return function_evaluations(self.config, self.model.vdm, self.model.card, float(furthest))
+        return function_evaluations(self.config, self.model.model, self.model.card, float(furthest))
 
 
 def load_for(config: SampleConfig) -> LoadedModel:
     """The model of `config` and the guide of its guidance.
 
     Raises:
-        InputError: one is missing, damaged, or does not belong to the other.
+        InputError: one is missing, damaged, or does not belong to the other, or the model cannot
+            walk so.
     """
     place = newest_model(open_storage(config.path(config.model)))
-    vdm, card = load_model(place, config.ema)
-    return LoadedModel(place, vdm, card, load_guide(config, vdm, card))
+    model, card = load_model(place, config.ema)
+    check_walk(config, card)
+    return LoadedModel(place, model, card, load_guide(config, card))
 
 
 def plan_set(config: SampleConfig, model: LoadedModel) -> SetPlan:
     """See that `model` can do what is asked, and lay out its rows.
 
     Raises:
-        InputError: classes, guidance or a way to walk that the model does not know, requests that
-            mean nothing, images that the encoding cannot hold.
+        InputError: classes or guidance that the model does not know, requests that mean nothing,
+            images that the encoding cannot hold.
     """
-    check_walk(config, model.card)
     check_encoding(config, model.card)
     rows = asked_rows(config, model.classes)
     check_guidance(config, model.card, rows)

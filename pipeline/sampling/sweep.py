@@ -60,7 +60,7 @@ def sweep_cells(config: SampleConfig) -> list[SampleConfig]:
 
 def sweep_identity(config: SampleConfig, model: LoadedModel) -> Identity:
     """What all cells have in common: of the folder above them, which takes new combinations."""
-    asked = config.model_dump(mode="json", exclude=FREE_FIELDS | _SWEPT)
+    asked = config.model_dump(mode="json", exclude=set(FREE_FIELDS | _SWEPT))
     return model.card.identity | flatten(asked) | {"sweep": True}
 
 

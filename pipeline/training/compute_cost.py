@@ -1,11 +1,15 @@
 """How much arithmetic training does, and how much of the hardware's peak that is."""
 
+import copy
 from dataclasses import dataclass
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.config.train import TrainConfig
 from pipeline.model.family import Model
+from vdm_core import VAE, VDM, HierarchicalVAE, LatentVDM
+from vdm_core.classification import ScheduledClassifier
 from vdm_core.networks import flops_per_image
 
 PEAK_BFLOAT16 = {
@@ -49,16 +53,44 @@ def compute_cost(
 ) -> ComputeCost:
     """The cost of training `model` on images (C,H,W) = `shape`, counted before an engine wraps it.
 
-    The backward pass takes twice what the forward pass takes. The peak of a worker is
+    The peak of a worker is
     `tracking.peak_tflops` or, for bfloat16 on a GPU of the table, the table's; else unknown.
     """
     peak = config.tracking.peak_tflops
     if peak is None and device.type == "cuda" and config.deepspeed.precision == "bfloat16":
         peak = known_peak(torch.cuda.get_device_name(device))
     return ComputeCost(
-        training_flops=3 * flops_per_image(model.network, shape),
+        training_flops=training_flops(model, shape),
         peak=None if peak is None else peak * 1e12 * workers,
     )
+
+
+def training_flops(model: Model, shape: tuple[int, int, int]) -> int:
+    """FLOPs of one image's forward and backward pass through the networks of `model`.
+
+    The backward pass takes twice what the forward pass takes, where anything is trained.
+    """
+    match model:
+        case VDM() | ScheduledClassifier():
+            return 3 * flops_per_image(model.network, shape)
+        case VAE() | HierarchicalVAE():
+            return 3 * flops_of_terms(model, shape)
+        case LatentVDM():
+            of_vae = (3 if model.joint else 1) * flops_of_terms(model.vae, shape)
+            return of_vae + 3 * flops_per_image(model.vdm.network, model.latent_shape(shape))
+
+
+def flops_of_terms(model: VAE | HierarchicalVAE, shape: tuple[int, int, int]) -> int:
+    """The same of one image's forward pass, as `flops_per_image`; nothing is computed."""
+    shadow = copy.deepcopy(model).to("meta")
+    draws = {
+        name: torch.empty(1, *draw.shape, device="meta")
+        for name, draw in shadow.draws(shape).items()
+    }
+    images = torch.empty(1, *shape, dtype=torch.uint8, device="meta")
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        shadow(images, **draws)
+    return int(counter.get_total_flops())
 
 
 def known_peak(device_name: str) -> float | None:

@@ -60,7 +60,8 @@ class Engine:
             dist_init_required=False,
         )
         self._check_float32()
-        self._exchange_in_float32(self.model.schedule)
+        for island in self.model.islands:
+            self._exchange_in_float32(island)
         self._holdings = holdings(self._engine, self._stage)
         self._check_cover()
         self._weights = self.fragments(WEIGHTS)
@@ -95,13 +96,16 @@ class Engine:
         """The wrapped module (its parameters are partitioned at ZeRO stage 3)."""
         return cast(Model, self._engine.module)
 
-    def schedule_at(self, times: Tensor) -> SchedulePoint:
+    def schedule_at(self, times: Tensor) -> SchedulePoint | None:
         """γ and its slope at `times` (N,), on the CPU, without gradient, as `at_prior_mean`.
 
-        Collective at ZeRO stage 3.
+        None for a model without a schedule. Collective at ZeRO stage 3.
         """
+        schedule = self.model.schedule
+        if schedule is None:
+            return None
         with torch.no_grad():
-            point = at_prior_mean(self.model.schedule, times.to(self.device))
+            point = at_prior_mean(schedule, times.to(self.device))
         return SchedulePoint(point.gamma.cpu(), point.slope.cpu())
 
     @property

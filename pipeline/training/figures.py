@@ -13,17 +13,20 @@ from pipeline.training.engine import Engine
 from pipeline.training.interval import Interval
 from pipeline.training.phase_timer import TRAINING
 from pipeline.training.time_bins import BINS, EDGES, loss_variance
-from vdm_core import VDM
+from vdm_core import VAE, VDM, HierarchicalVAE, LatentVDM
 from vdm_core.classification import ScheduledClassifier
 from vdm_core.records import SchedulePoint
 
 
 class Report(NamedTuple):
-    """`values`: every figure by its name. `bins`, `gammas`: what a `ProfileWindow` adds up."""
+    """`values`: every figure by its name. `bins`, `gammas`: what a `ProfileWindow` adds up.
+
+    `gammas` is None for a model without a schedule.
+    """
 
     values: dict[str, float]
     bins: Tensor
-    gammas: Tensor
+    gammas: Tensor | None
 
 
 def report(engine: Engine, interval: Interval, steps: int, steps_left: int, dims: int) -> Report:
@@ -39,22 +42,25 @@ def report(engine: Engine, interval: Interval, steps: int, steps_left: int, dims
             "train/learning_rate": engine.learning_rates["kernels"],
         }
         | _timed_figures(engine.model, interval.bins, dims)
-        | schedule_figures(schedule, "schedule")
+        | ({} if schedule is None else schedule_figures(schedule, "schedule"))
         | _time_figures(interval, steps, steps_left)
         | {"memory/host_peak_gib": interval.host_gib}
     )
     if engine.device.type == "cuda":
         values["memory/device_peak_gib"] = interval.device_gib
-    return Report(values, interval.bins, over_pixels(schedule.gamma))
+    gammas = None if schedule is None else over_pixels(schedule.gamma)
+    return Report(values, interval.bins, gammas)
 
 
 def _timed_figures(model: Model, bins: Tensor, dims: int) -> dict[str, float]:
     """What the bins of t hold, in a few numbers."""
     match model:
-        case VDM():
+        case VDM() | LatentVDM():
             return {"train/loss_variance": loss_variance(bins, dims)}
         case ScheduledClassifier():
             return accuracy_figures(bins)
+        case VAE() | HierarchicalVAE():
+            return {}
 
 
 def schedule_figures(at_edges: SchedulePoint, group: str) -> dict[str, float]:

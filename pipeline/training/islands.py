@@ -1,17 +1,19 @@
 """The parts that bfloat16 must not reach: looked at, once, in the model that the engine has made.
 
 Autocast and DeepSpeed are both able to round what they are not meant to. Before a run starts, one
-image goes through the engine while every operation of torch is watched. Outside the network (the
+image goes through the engine while every operation of torch is watched. Outside the networks (the
 schedule, the decoder, the terms of the ELBO) nothing may be computed in less than float32, and
 inside it no normalisation may. The embedding of γ and the Fourier features refuse anything coarser
 by themselves, with a TypeError.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.hooks import RemovableHandle
 
 from pipeline.training.engine import Engine
 from vdm_core.family import keyed_draws
@@ -36,14 +38,16 @@ _NORMS = ("native_group_norm", "native_layer_norm")
 class IslandWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """While active, collects in `found` what is computed too coarsely, as text."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, networks: Iterable[nn.Module]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.found: list[str] = []
         self._inside = False
-        self._hooks = [
-            network.register_forward_pre_hook(lambda *_: self._enter(True)),
-            network.register_forward_hook(lambda *_: self._enter(False)),
-        ]
+        self._hooks: list[RemovableHandle] = []
+        for network in networks:
+            self._hooks += [
+                network.register_forward_pre_hook(lambda *_: self._enter(True)),
+                network.register_forward_hook(lambda *_: self._enter(False)),
+            ]
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -77,7 +81,7 @@ def check_islands(engine: Engine, shape: tuple[int, int, int], conditional: bool
     index = torch.zeros(1, dtype=torch.int64, device=engine.device)
     labels = index - 1 if conditional else None
     draws = keyed_draws(engine.model.draws(shape), seed=0, indices=index, global_batch=1)
-    watch = IslandWatch(engine.model.network)
+    watch = IslandWatch(engine.model.networks)
     try:
         with torch.no_grad(), watch:
             engine(images, labels, **draws)

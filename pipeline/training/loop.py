@@ -14,6 +14,7 @@ from pipeline.training.figures import Report, report
 from pipeline.training.finite import FiniteWatch
 from pipeline.training.interval import IntervalMeter
 from pipeline.training.step import StepSettings, train_step
+from vdm_core import VDM
 from vdm_core.decoder import radius
 from vdm_core.records import Batch
 
@@ -119,14 +120,18 @@ def step_settings(engine: Engine, config: TrainConfig, dims: int) -> StepSetting
     )
 
 
-def decoder_radius(engine: Engine, config: TrainConfig) -> int:
-    """Levels beside the nearest one that the decoder looks at until this is called again.
+def decoder_radius(engine: Engine, config: TrainConfig) -> int | None:
+    """Levels beside the nearest one that the decoder of a VDM looks at until this is called again.
 
-    A bound on γ(0) is enough, so that the steps need not wait for its value. AdamW moves a
-    parameter by about its learning rate in a step; the bound allows for much more. Should γ(0)
-    leave it nevertheless, the loss is NaN and the run stops. Collective at ZeRO stage 3.
+    None for other models. A bound on γ(0) is enough, so that the steps need not wait for its
+    value. AdamW moves a parameter by about its learning rate in a step; the bound allows for much
+    more. Should γ(0) leave it nevertheless, the loss is NaN and the run stops. Collective at ZeRO
+    stage 3.
     """
     optimizer = config.optimizer
     rate = optimizer.schedule_learning_rate or optimizer.learning_rate
-    gamma_0 = float(engine.schedule_at(torch.zeros(1)).gamma.max())
+    start = engine.schedule_at(torch.zeros(1))
+    if start is None or not isinstance(engine.model, VDM):
+        return None
+    gamma_0 = float(start.gamma.max())
     return radius(gamma_0 + 0.5 + 4 * rate * config.tracking.log_every, engine.model.levels)

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from pipeline.config.model import ModelConfig, ScheduledClassifierConfig
+from pipeline.config.model import ScheduledClassifierConfig
 from pipeline.config.train import TrainConfig
 from pipeline.metrics import progress_line
-from pipeline.model.export import RunCard, vdm_card
+from pipeline.model.export import RunCard, model_card, restored
 from pipeline.plots import accuracy_figure, elbo_figure, profile_figure
 from pipeline.tracking import Tracker, read_records
 from pipeline.training.accuracy import accuracy_profile
@@ -17,7 +17,7 @@ from pipeline.training.compute_cost import ComputeCost
 from pipeline.training.elbo_history import ElboHistory
 from pipeline.training.figures import Report
 from pipeline.training.goodput import Goodput
-from pipeline.training.pictures import average_model, draw_samples, draw_schedule
+from pipeline.training.pictures import draw_samples, draw_schedule
 from pipeline.training.time_bins import ProfileWindow, training_profile
 from vdm_core.records import SchedulePoint
 
@@ -49,7 +49,8 @@ class Narrator:
     def metrics(self, step: int, report: Report, data: dict[str, float]) -> None:
         """Tell an interval's figures, and those of the `data`, and log a line about them."""
         values = report.values
-        self._window.add(report.bins, report.gammas)
+        if report.gammas is not None:
+            self._window.add(report.bins, report.gammas)
         self._history.add(step, values)
         self._goodput.add(step, values)
         shown = {name: value for name, value in values.items() if name != "train/seconds_left"}
@@ -58,32 +59,34 @@ class Narrator:
         log.info(progress_line(step, self._config.steps, values))
 
     def pictures(
-        self, step: int, live: SchedulePoint, weights: dict[str, Tensor], device: torch.device
+        self,
+        step: int,
+        live: SchedulePoint | None,
+        weights: dict[str, Tensor],
+        device: torch.device,
     ) -> None:
         """Draw the loss by its terms, and what there is of it over γ.
 
-        Of a VDM also the schedules (`live` as in `draw_schedule`) and samples; `weights` are the
-        average's.
+        Of a model that images can be drawn from also samples and, where it has one, the schedule
+        (`live` as in `draw_schedule`); `weights` are the average's.
         """
-        match self._card.model:
-            case ModelConfig():
-                self._tracker.figure(step, "elbo", elbo_figure(*self._history.curves()))
-                self._draw_vdm(step, live, weights, device)
-            case ScheduledClassifierConfig():
-                found = accuracy_profile(self._window.take(step))
-                self._tracker.figure(step, "accuracy", accuracy_figure(found))
-                self._tracker.json(f"accuracy/{step:08d}.json", found.as_json())
+        if isinstance(self._card.model, ScheduledClassifierConfig):
+            found = accuracy_profile(self._window.take(step))
+            self._tracker.figure(step, "accuracy", accuracy_figure(found))
+            self._tracker.json(f"accuracy/{step:08d}.json", found.as_json())
+            return
+        card = model_card(self._card)
+        model = restored(weights, card, self._config.name)
+        self._tracker.figure(step, "elbo", elbo_figure(*self._history.curves()))
+        if live is not None:
+            self._draw_profile(step, card.dims)
+            draw_schedule(self._tracker, step, live, model, card)
+        draw_samples(self._tracker, step, model.to(device), self._config, card)
 
-    def _draw_vdm(
-        self, step: int, live: SchedulePoint, weights: dict[str, Tensor], device: torch.device
-    ) -> None:
-        tracker, card = self._tracker, vdm_card(self._card)
-        profile = training_profile(self._window.take(step), card.dims)
-        tracker.figure(step, "profile", profile_figure(profile))
-        tracker.json(f"profile/{step:08d}.json", profile.as_json())
-        average = average_model(card, weights)
-        draw_schedule(tracker, step, live, average, card)
-        draw_samples(tracker, step, average.to(device), self._config, card)
+    def _draw_profile(self, step: int, dims: int) -> None:
+        profile = training_profile(self._window.take(step), dims)
+        self._tracker.figure(step, "profile", profile_figure(profile))
+        self._tracker.json(f"profile/{step:08d}.json", profile.as_json())
 
     def saved(self, step: int, stall: float) -> None:
         """Tell for how many seconds the checkpoint after `step` held the training up."""

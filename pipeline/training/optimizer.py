@@ -10,11 +10,11 @@ from pipeline.model.family import Model
 
 
 def parameter_groups(model: Model, config: OptimizerConfig) -> list[dict[str, Any]]:
-    """Three groups: kernels (decayed), norms and biases (not), the schedule (not, own rate).
+    """Kernels (decayed), norms and biases (not) and, if there is one, the schedule (own rate, not).
 
     Decay on the schedule would pull the ends of γ towards 0.
     """
-    own = list(model.schedule.parameters())
+    own = [] if model.schedule is None else list(model.schedule.parameters())
     taken = {id(parameter) for parameter in own}
     rest = [parameter for parameter in model.parameters() if id(parameter) not in taken]
     groups = [

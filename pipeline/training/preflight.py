@@ -11,8 +11,7 @@ from pipeline.data.mixture import open_mixture
 from pipeline.data.source import Source
 from pipeline.data.transform import seen_shape
 from pipeline.errors import InputError
-from pipeline.model.family import check_family, read_given
-from pipeline.model.frozen_schedule import FrozenSchedule
+from pipeline.model.family import Given, check_family, read_given
 from pipeline.planning.activations import Trained
 from pipeline.planning.fits import check_fits
 from pipeline.storage import Location, open_storage
@@ -29,7 +28,7 @@ class Plan:
     data: DatasetInfo
     epochs: float
     parameters: int
-    given: FrozenSchedule | None
+    given: Given
     run: Location
     before: RunRecord | None
     done_steps: int
@@ -44,7 +43,7 @@ class Plan:
     def text(self) -> str:
         """The plan in words."""
         config, start = self.config, f"continues after step {self.done_steps}"
-        of = f", on the frozen schedule of {self.given.place}" if self.given else ""
+        of = f", {self.given.text} {self.given.place}" if self.given else ""
         return (
             f"plan: {config.name} {start if self.before else 'starts'} in {self.run}\n"
             f"  data      {self.data.samples:,} images {self.data.shape}, "

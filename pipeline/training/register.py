@@ -5,6 +5,7 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
+from pipeline.config.ladder import LatentVDMConfig
 from pipeline.config.model import ModelConfig, ScheduledClassifierConfig
 from pipeline.config.train import TrackingConfig
 from pipeline.model.classifier_export import (
@@ -24,9 +25,12 @@ from pipeline.model.export import (
     newest_model,
 )
 from pipeline.model.export_folder import SCHEDULE, write_export
+from pipeline.model.generative import Generative
 from pipeline.redact import one_line
 from pipeline.storage import Location, open_storage
 from pipeline.tracking.registry import DIGEST, TensorField, log_model
+from vdm_core import VAE, VDM, HierarchicalVAE, LatentVDM
+from vdm_core.ladder.pixels import PixelLikelihood
 
 log = logging.getLogger(__name__)
 
@@ -74,25 +78,33 @@ def register_model(run: Location, config: TrackingConfig, uri: str, mlflow_run_i
 
 def _write(model: Location, card: RunCard, folder: Location) -> Files:
     """Write the export of `model` into `folder`; say what is in it."""
-    match card.model:
-        case ModelConfig():
-            vdm, own = load_model(model)
-            sealed = write_export(folder, vdm.state_dict(), own)
-            flavor = {"weights": WEIGHTS, "card": CARD, "schedule": SCHEDULE}
-            return Files(*signature(sealed), flavor, tags(sealed))
-        case ScheduledClassifierConfig():
-            written = write_classifier(folder, *classifier_of_run(model))
-            flavor = {"weights": CLASSIFIER_WEIGHTS, "card": CLASSIFIER_CARD}
-            return Files(*_classifier_signature(written), flavor, _classifier_tags(card, written))
+    if isinstance(card.model, ScheduledClassifierConfig):
+        written = write_classifier(folder, *classifier_of_run(model))
+        flavor = {"weights": CLASSIFIER_WEIGHTS, "card": CLASSIFIER_CARD}
+        return Files(*_classifier_signature(written), flavor, _classifier_tags(card, written))
+    generative, own = load_model(model)
+    sealed = write_export(folder, generative.state_dict(), own)
+    flavor = {"weights": WEIGHTS, "card": CARD}
+    if sealed.model.schedule is not None:
+        flavor["schedule"] = SCHEDULE
+    return Files(*signature(sealed, generative), flavor, tags(sealed))
 
 
-def signature(card: ModelCard) -> tuple[list[TensorField], list[TensorField]]:
-    """What the denoiser takes, (z, γ, labels), and its answer."""
-    image, each = (-1, *card.shape), (-1,)
-    inputs = [TensorField("z", "float32", image), TensorField("gamma", "float32", each)]
+def signature(card: ModelCard, model: Generative) -> tuple[list[TensorField], list[TensorField]]:
+    """What the denoiser takes, (z, γ, labels), and its answer; of a VAE what its decoder does."""
+    each = (-1,)
+    match model:
+        case VDM() | LatentVDM():
+            z = card.shape if isinstance(model, VDM) else model.latent_shape(card.shape)
+            inputs = [TensorField("z", "float32", (-1, *z)), TensorField("gamma", "float32", each)]
+            outputs = [TensorField("prediction", "float32", (-1, *z))]
+        case VAE() | HierarchicalVAE():
+            latent, image = (-1, *model.latent_shape(card.shape)), (-1, *card.shape)
+            inputs = [TensorField("noise", "float32", latent)]
+            outputs = [TensorField(name, "float32", image) for name in PixelLikelihood._fields]
     if card.model.conditional:
         inputs.append(TensorField("labels", "int64", each))
-    return inputs, [TensorField("prediction", "float32", image)]
+    return inputs, outputs
 
 
 def _classifier_signature(card: ClassifierCard) -> tuple[list[TensorField], list[TensorField]]:
@@ -116,11 +128,15 @@ def _classifier_tags(run: RunCard, card: ClassifierCard) -> dict[str, str]:
 
 def tags(card: ModelCard) -> dict[str, str]:
     """What finds a model again: its digests, where it comes from, and which average it is."""
-    return {
+    common = {
         DIGEST: card.weights_sha256,
-        "schedule_sha256": card.schedule_sha256,
         "dataset_digest": card.dataset_digest,
         "step": str(card.step),
         "average": card.average.name,
-        "prediction": card.model.prediction,
+        "kind": card.model.kind,
     }
+    match card.model:
+        case ModelConfig(prediction=prediction) | LatentVDMConfig(prediction=prediction):
+            return common | {"schedule_sha256": card.schedule_sha256, "prediction": prediction}
+        case _:
+            return common

@@ -74,7 +74,7 @@ def check_same_run(
         )
     if old.given_sha256 != given_sha256:
         was, now_is = (str(digest)[:12] for digest in (old.given_sha256, given_sha256))
-        changed.append(f"model.of: schedule {was} in the run, {now_is} now")
+        changed.append(f"model.of: digest {was} in the run, {now_is} now")
     if changed:
         raise InputError(
             f"run {config.name!r} exists with another configuration; restore these values or "

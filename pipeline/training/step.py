@@ -23,7 +23,8 @@ class StepSettings:
 
     `dims`: what the loss is in bits per: C*H*W of the images, or 1 for a classifier's label.
     `learns_labels`: an example without a label counts for nothing.
-    `decoder_radius`: as in `VDM.forward`, how many levels beside the nearest one are looked at.
+    `decoder_radius`: as in `VDM.forward`, how many levels beside the nearest one are looked at;
+    None for a model that looks at all of them.
     """
 
     seed: int
@@ -31,7 +32,7 @@ class StepSettings:
     dims: int
     conditional: bool
     drop_label: float
-    decoder_radius: int
+    decoder_radius: int | None
     learns_labels: bool = False
 
 

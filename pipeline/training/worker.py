@@ -26,8 +26,8 @@ from pipeline.errors import InputError
 from pipeline.logs import set_up_logging
 from pipeline.model.average_record import AverageRecord
 from pipeline.model.export import RunCard
-from pipeline.model.family import build_family
-from pipeline.model.frozen_schedule import FrozenSchedule
+from pipeline.model.family import Given, build_family, resolved
+from pipeline.model.given import FrozenSchedule
 from pipeline.storage import Location, open_storage
 from pipeline.tracking import Tracker
 from pipeline.tracking.system_metrics import SystemMetrics
@@ -61,7 +61,7 @@ class TrainJob:
     tracking_uri: str
     mlflow_run_id: str
     submitted: float  # seconds since 1970
-    given: FrozenSchedule | None = None
+    given: Given = None
 
 
 def train_worker(settings: dict[str, Any]) -> int | Exception:
@@ -198,11 +198,11 @@ def training_stream(job: TrainJob, mixture: Mixture, start: int) -> TrainingStre
 
 
 def run_card(
-    config: TrainConfig, info: DatasetInfo, mlflow_run_id: str, given: FrozenSchedule | None = None
+    config: TrainConfig, info: DatasetInfo, mlflow_run_id: str, given: Given = None
 ) -> RunCard:
     """The card that this run's exports carry; `step` is filled in when they are written."""
     return RunCard(
-        model=config.model,
+        model=resolved(config.model, given),
         shape=seen_shape(config.data.transform, info.shape),
         levels=info.levels,
         classes=info.classes,
@@ -211,6 +211,6 @@ def run_card(
         run=config.name,
         mlflow_run_id=mlflow_run_id,
         dataset_digest=info.manifest_sha256,
-        schedule_sha256=given.sha256 if given else "",
+        schedule_sha256=given.sha256 if isinstance(given, FrozenSchedule) else "",
         average=AverageRecord(**config.optimizer.ema[0].model_dump()),
     )

@@ -71,7 +71,7 @@ def evaluators(tmp_path_factory):
 def test_evaluation_overhead(evaluators, draws, bounds, calls):
     """Prints the time of the bare network calls over that of the evaluation, alternating."""
     evaluator = evaluators(draws, bounds)
-    network = evaluator.vdm.network
+    network = evaluator.model.network
     z, gamma, labels = torch.randn(BATCH, 1, 28, 28), torch.zeros(BATCH), torch.arange(BATCH) % 10
 
     @torch.no_grad()

@@ -213,7 +213,7 @@ def check_tracked(checkpoint: Path, report: dict) -> None:
         f"tags.`mlflow.parentRunId` = '{record.mlflow_run_id}'",
     )
     assert tracked.info.status == "FINISHED"
-    assert tracked.data.params["T"] == "continuous"
+    assert tracked.data.params["time"] == "continuous time"
     names = ("bits_per_dim", "standard_error", "reconstruction", "prior", "diffusion")
     figures = {f"train/{name}": report["bound"][name] for name in names}
     for name, further in report["further"].items():

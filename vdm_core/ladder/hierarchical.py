@@ -23,7 +23,14 @@ from vdm_core.decoder import encode
 from vdm_core.family import Draw
 from vdm_core.ladder.bound import free_bits, hierarchical_terms, top_down
 from vdm_core.ladder.gaussian import Gaussian, standard_normal
-from vdm_core.ladder.networks import GaussianNet, ImageDecoder, ImageEncoder, LatentGrid
+from vdm_core.ladder.networks import (
+    Exit,
+    GaussianNet,
+    ImageDecoder,
+    ImageEncoder,
+    LatentGrid,
+    full_precision,
+)
 from vdm_core.ladder.pixels import PixelLikelihood
 from vdm_core.ladder.vae import check_inputs, check_settings
 from vdm_core.records import HierarchicalElboTerms
@@ -86,7 +93,21 @@ class HierarchicalVAE(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """The floating-point type of the terms: float64 if the module is, else float32."""
-        return torch.promote_types(next(self.parameters()).dtype, torch.float32)
+        return torch.promote_types(self.features.entry.conv.weight.dtype, torch.float32)
+
+    @property
+    def schedule(self) -> None:
+        """There is no noise schedule here."""
+
+    @property
+    def networks(self) -> tuple[nn.Module, ...]:
+        """Those of all conditionals."""
+        return self.features, *self.posteriors, *self.priors, self.likelihood
+
+    @property
+    def islands(self) -> tuple[nn.Module, ...]:
+        """The last layers, whose answers are numbers of the bound."""
+        return tuple(module for module in self.modules() if isinstance(module, Exit))
 
     @property
     def term_names(self) -> tuple[str, ...]:
@@ -125,7 +146,7 @@ class HierarchicalVAE(nn.Module):
 
         latents, kls = top_down([conditional] * self.depth, noises)
         p_x = self.likelihood(self._seen(latents), labels)
-        with torch.autocast(images.device.type, enabled=False):
+        with full_precision(images):
             return hierarchical_terms(
                 p_x.nll(images, self.levels, within=decoder_radius),
                 [free_bits(kl, self.free_nats) for kl in kls],

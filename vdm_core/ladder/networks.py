@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
 
 import torch
@@ -28,6 +29,13 @@ GAMMA_START = -2.0
 
 LARGEST_LOG_STD = 5.0
 """Log standard deviations of latents stay within +- this, so that no divergence overflows."""
+
+
+def full_precision(values: Tensor) -> AbstractContextManager[object]:
+    """No autocast inside, on the device of ``values``; the meta device has none anyway."""
+    if values.is_meta:
+        return nullcontext()
+    return torch.autocast(values.device.type, enabled=False)
 
 
 class Residual(nn.Module):
@@ -79,7 +87,7 @@ class Exit(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         """(B,width,H,W) -> (B,outputs,H,W), float32 (float64 where the weights are)."""
-        with torch.autocast(h.device.type, enabled=False):
+        with full_precision(h):
             h = h.to(self.conv.weight.dtype)
             output: Tensor = self.conv(F.silu(self.norm(h)))
             return output.to(torch.promote_types(output.dtype, torch.float32))

@@ -8,7 +8,7 @@ from torch import Tensor
 from vdm_core.labels import check_labels
 from vdm_core.ladder.hierarchical import HierarchicalVAE
 from vdm_core.ladder.vae import VAE
-from vdm_core.rng import Purpose, normal
+from vdm_core.rng import Purpose, Seed, normal
 from vdm_core.samplers import evaluation_mode
 from vdm_core.samplers.noise import Decode, decoding_uniforms
 
@@ -20,7 +20,7 @@ def sample_vae(
     labels: Tensor | None = None,
     *,
     shape: tuple[int, int, int],
-    seed: int = 0,
+    seed: Seed = 0,
     decode: Decode = "argmax",
 ) -> Tensor:
     """Generate images: (B,C,H,W) uint8, in [0, model.levels).
@@ -32,7 +32,7 @@ def sample_vae(
         sample_ids: (B,) int64 from 0 up, on the model's device.
         labels: (B,) int64, -1 for no class; None is -1 throughout.
         shape: (C, H, W).
-        seed: of all the noise.
+        seed: of all the noise; one for all samples, or (B,) int64, one for each.
         decode: take the likeliest level of each pixel under p(x | z), or draw from it.
 
     Raises:

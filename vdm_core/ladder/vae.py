@@ -18,7 +18,14 @@ from vdm_core.family import Draw
 from vdm_core.inputs import check_images, check_label_shape, check_noise
 from vdm_core.ladder.bound import free_bits, hierarchical_terms
 from vdm_core.ladder.gaussian import Gaussian, standard_normal
-from vdm_core.ladder.networks import GaussianNet, ImageDecoder, ImageEncoder, LatentGrid
+from vdm_core.ladder.networks import (
+    Exit,
+    GaussianNet,
+    ImageDecoder,
+    ImageEncoder,
+    LatentGrid,
+    full_precision,
+)
 from vdm_core.ladder.pixels import PixelLikelihood
 from vdm_core.records import HierarchicalElboTerms
 from vdm_core.rng import Purpose
@@ -63,7 +70,21 @@ class VAE(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """The floating-point type of the terms: float64 if the module is, else float32."""
-        return torch.promote_types(next(self.parameters()).dtype, torch.float32)
+        return torch.promote_types(self.features.entry.conv.weight.dtype, torch.float32)
+
+    @property
+    def schedule(self) -> None:
+        """There is no noise schedule here."""
+
+    @property
+    def networks(self) -> tuple[nn.Module, ...]:
+        """Encoder and decoder."""
+        return self.features, self.posterior, self.likelihood
+
+    @property
+    def islands(self) -> tuple[nn.Module, ...]:
+        """The last layers, whose answers are numbers of the bound."""
+        return tuple(module for module in self.modules() if isinstance(module, Exit))
 
     @property
     def term_names(self) -> tuple[str, ...]:
@@ -108,7 +129,7 @@ class VAE(nn.Module):
         z = q.sample(noise_encoder.to(self.dtype))
         kl = free_bits(q.kl(standard_normal(z)), self.free_nats)
         p = self.decode(z, labels)
-        with torch.autocast(images.device.type, enabled=False):
+        with full_precision(images):
             return hierarchical_terms(p.nll(images, self.levels, within=decoder_radius), [kl])
 
     def generate(self, noise: Tensor, labels: Tensor | None = None) -> PixelLikelihood:

@@ -37,5 +37,5 @@ def test_each_average_is_a_model_of_its_own(tiny: Any, pack: Any, tmp_path: Path
     assert "power-function average of relative width 0.1" in plans[0].text()
     for plan, expected in zip(plans, (averaged(path, EMA[1])[-1], path[-1]), strict=True):
         evaluator = LikelihoodEvaluator(plan.config, plan.model.url)
-        for name, parameter in evaluator.vdm.named_parameters():
+        for name, parameter in evaluator.model.named_parameters():
             assert torch.equal(parameter, expected[name].float())

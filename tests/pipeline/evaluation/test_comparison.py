@@ -23,14 +23,14 @@ DIMS, IMAGES = 8, 50
 
 def evaluated(name: str, diffusion: np.ndarray, keys: str = "k") -> Evaluated:
     results = [
-        ImageTerms(i, f"{keys}{i}", None, 1.0, 0.5, value, ode=value + 2.0)
+        ImageTerms(i, f"{keys}{i}", None, {"prior": 1.5, "diffusion": value}, ode=value + 2.0)
         for i, value in enumerate(diffusion.tolist())
     ]
     ode = FurtherFigure(bits_per_dim=0.0, standard_error=0.0, meaning="the ODE's")
     request = {"weights_sha256": f"{name}-weights-0123"}
     report = LikelihoodReport(
         bound=summarise(results, DIMS), further={"ode": ode}, iid_pixel_bits_per_dim=None,
-        steps=9, conditional=True, draws=1, split="test", model=name, data="/d",
+        time="T = 9", conditional=True, draws=1, split="test", model=name, data="/d",
         data_digest="d" * 64, request=request,
     )  # fmt: skip
     return Evaluated(name, report, image_table(results, DIMS, request))

@@ -14,14 +14,15 @@ from pipeline.evaluation.profile_report import VarianceOverTimes
 from pipeline.evaluation.summary import BoundSummary
 
 ERRORS = {"reconstruction": 0.0003, "prior": 0.0001, "diffusion": 0.0269}
-BOUND = BoundSummary(1000, 3.14159, 0.0271, 0.01, 0.002, 3.1296, term_errors=ERRORS)
+TERMS = {"reconstruction": 0.01, "prior": 0.002, "diffusion": 3.1296}
+BOUND = BoundSummary(1000, 3.14159, 0.0271, TERMS, ERRORS)
 
 
 def report(**changes) -> LikelihoodReport:
     fields = {
-        "bound": BOUND, "iid_pixel_bits_per_dim": 4.8912, "steps": None, "conditional": True,
-        "draws": 8, "split": "test", "model": "/m", "data": "/d", "request": {"seed": 0},
-        "data_digest": "0123456789abcdef",
+        "bound": BOUND, "iid_pixel_bits_per_dim": 4.8912, "time": "continuous time",
+        "conditional": True, "draws": 8, "split": "test", "model": "/m", "data": "/d",
+        "request": {"seed": 0}, "data_digest": "0123456789abcdef",
     }  # fmt: skip
     return LikelihoodReport(**(fields | changes))
 
@@ -40,7 +41,7 @@ def test_the_table_has_the_bound_its_error_its_terms_and_what_it_holds_for():
 
 
 def test_the_table_names_the_number_of_steps_and_does_without_a_baseline():
-    text = report_text(report(steps=1000, conditional=False, iid_pixel_bits_per_dim=None))
+    text = report_text(report(time="T = 1000", conditional=False, iid_pixel_bits_per_dim=None))
     assert "T = 1000, unconditional" in text
     assert "i.i.d." not in text
 
@@ -48,9 +49,8 @@ def test_the_table_names_the_number_of_steps_and_does_without_a_baseline():
 def test_further_figures_and_a_fourth_term_are_shown_with_what_they_are():
     """In the table under their own names, and in the tracker's figures."""
     ode = FurtherFigure(bits_per_dim=3.0321, standard_error=0.02, meaning="NLL of the ODE")
-    bound = BoundSummary(
-        1000, 3.2, 0.0271, 0.01, 0.002, 3.1296, 0.0584, ERRORS | {"auxiliary": 0.001}
-    )
+    terms, errors = TERMS | {"auxiliary": 0.0584}, ERRORS | {"auxiliary": 0.001}
+    bound = BoundSummary(1000, 3.2, 0.0271, terms, errors)
     made = report(bound=bound, further={"ode": ode})
     text = report_text(made)
     assert "  auxiliary         0.0584 ± 0.0010" in text
@@ -81,7 +81,7 @@ def test_a_report_survives_its_journey_through_json():
 @pytest.mark.parametrize("labelled", [True, False])
 def test_the_picture_shows_the_mean_of_each_class(labelled):
     results = [
-        ImageTerms(i, str(i), i % 2 if labelled else None, 0.0, 0.0, float(10 + i % 2))
+        ImageTerms(i, str(i), i % 2 if labelled else None, {"diffusion": float(10 + i % 2)})
         for i in range(10)
     ]
     figure = likelihood_figure(results, dims=8, class_names=("cat", "dog"), iid_bits=2.0)

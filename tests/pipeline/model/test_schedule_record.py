@@ -19,7 +19,7 @@ def model(tiny: Any, seed: int, *overrides: str) -> VDM:
 
 def test_a_linear_curve_is_a_line(tiny: Any) -> None:
     vdm = model(tiny, 1, "model.schedule.gamma_0=-9")
-    record = schedule_record("linear", vdm)
+    record = schedule_record("linear", vdm.schedule)
     assert (record.gamma_0, record.gamma_1) == (-9, 5)
     assert record.gamma == pytest.approx([-9 + 14 * t for t in record.t], abs=1e-5)
     assert record.slope == pytest.approx([14] * len(record.t), rel=1e-6)
@@ -33,7 +33,7 @@ def test_pixels_have_a_mean_between_their_extremes(tiny: Any, kind: str) -> None
     with torch.no_grad():  # at initialisation all pixels are alike
         for weights in vdm.schedule.parameters():
             weights += 0.3 * torch.randn(weights.shape, generator=noise)
-    record = schedule_record("several", vdm)
+    record = schedule_record("several", vdm.schedule)
     assert record.gamma_lowest is not None
     assert record.gamma_highest is not None
     lowest, mean, highest = map(

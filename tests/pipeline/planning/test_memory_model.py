@@ -9,7 +9,7 @@ from torch import nn
 from pipeline.config.model import ScheduleConfig, ScheduledClassifierConfig
 from pipeline.config.train import TrainConfig
 from pipeline.model.build import build_schedule, check_model
-from pipeline.model.frozen_schedule import FrozenSchedule
+from pipeline.model.given import FrozenSchedule
 from pipeline.planning.activations import LiveBytes, PassMemory, Trained, pass_memory
 from pipeline.planning.fits import passes_of
 from pipeline.planning.memory import Sharding, device_memory, sharding_of
@@ -92,7 +92,7 @@ def test_a_classifier_on_a_frozen_schedule_is_watched(tiny: Any) -> None:
     """What it takes grows with its width; the schedule's real weights are no obstacle."""
     schedule = ScheduleConfig()
     weights = build_schedule(schedule, SHAPE).state_dict()
-    given = FrozenSchedule(schedule, weights, "", "a run", SHAPE, 256, CLASSES)
+    given = FrozenSchedule(weights, "", "a run", SHAPE, 256, CLASSES, schedule)
 
     def taken(width: int) -> int:
         model = ScheduledClassifierConfig.model_validate(

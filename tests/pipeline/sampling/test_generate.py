@@ -180,7 +180,7 @@ def limit_batches(generator: ShardGenerator, largest: int) -> None:
         if len(arguments[0]) > largest:
             torch.empty(2**50, dtype=torch.uint8)
 
-    generator.vdm.network.register_forward_pre_hook(hook)
+    generator.model.network.register_forward_pre_hook(hook)
 
 
 def test_too_large_a_batch_is_halved_once_and_said_aloud(request_of, draw, caplog):
@@ -216,7 +216,7 @@ def test_a_batch_of_one_cannot_be_halved(request_of):
 
 def test_another_error_of_the_network_is_not_taken_for_memory(request_of):
     claimed, generator = generator_of(request_of("s"))
-    generator.vdm.network.register_forward_pre_hook(lambda *_: torch.ones(2) @ torch.ones(3))
+    generator.model.network.register_forward_pre_hook(lambda *_: torch.ones(2) @ torch.ones(3))
     with pytest.raises(RuntimeError, match="size"):
         generator(asdict(claimed.missing[0]))
 

@@ -33,7 +33,7 @@ def classifier(tmp_path, request_of):
         own = load_for(request_of("unused", **({"model": model} if model else {})))
         card = ClassifierCard(
             network=CLASSIFIER, shape=own.card.shape, classes=3, class_names=("a", "b", "c"),
-            schedule_sha256=own.schedule_sha256,
+            schedule_sha256=own.card.schedule_sha256,
         ).model_copy(update=changes)  # fmt: skip
         network = NoiseAwareClassifier(card.shape[0], card.classes, 8, (1, 2))
         generator = torch.Generator().manual_seed(2)
@@ -56,14 +56,14 @@ def drawn_by_library(request, guidance) -> np.ndarray:
     loaded = load_for(request)
     ids = torch.arange(15)
     return sample(
-        loaded.vdm, ids, ids % 3, shape=(1, 8, 8), steps=request.steps, guidance=guidance
+        loaded.model, ids, ids % 3, shape=(1, 8, 8), steps=request.steps, guidance=guidance
     ).numpy()
 
 
 def test_autoguidance_is_that_of_the_weaker_model(draw, request_of, tmp_path, export):
     weaker = export(tmp_path / "weaker", seed=1)
     asked = {"guidance": "autoguidance", "guide": weaker, "guidance_scale": 2.0}
-    vdm = load_for(request_of("unused", model=weaker)).vdm
+    vdm = load_for(request_of("unused", model=weaker)).model
     expected = drawn_by_library(request_of("unused"), Autoguidance(vdm, 2.0))
     assert np.abs(images(draw("s", **asked)).astype(int) - expected).max() <= 1
     by_itself = draw("t", **(asked | {"guide": request_of("unused").model}))
@@ -149,11 +149,10 @@ def test_a_missing_or_damaged_classifier_is_refused(request_of, classifier, file
 def test_weights_of_another_classifier_are_refused(request_of, classifier):
     """They match their digest but not the network of the card."""
     folder = classifier(network=ClassifierConfig(width=16))
+    config = request_of("s", guidance="classifier", guide=folder)
+    card = load_for(request_of("t")).card
     with pytest.raises(InputError, match="does not fit its own card"):
-        load_guide(
-            request_of("s", guidance="classifier", guide=folder),
-            *[(m := load_for(request_of("t"))).vdm, m.card],
-        )
+        load_guide(config, card)
 
 
 # NFE
@@ -178,7 +177,7 @@ def test_nfe_is_what_the_network_is_asked_for_a_sample(request_of, asked, expect
     claimed = Claimed(plan, 0)
     generator = ShardGenerator([claimed.cell()], plan.model.place.url)
     seen = []
-    generator.vdm.network.register_forward_pre_hook(lambda _, a: seen.append(len(a[0])))
+    generator.model.network.register_forward_pre_hook(lambda _, a: seen.append(len(a[0])))
     (task,) = claimed.missing
     generator(vars(task))
     assert sum(seen) == 6 * expected

@@ -79,7 +79,7 @@ def test_the_given_schedule_may_move_but_not_change(tiny: Any) -> None:
     here, there = (tiny(f"model={{kind: classifier, of: {place}}}") for place in "ab")
     old = record(here).model_copy(update={"given_sha256": "s"})
     check_same_run(old, there, "d", "s")
-    with pytest.raises(InputError, match=r"model.of: schedule s in the run, z now"):
+    with pytest.raises(InputError, match=r"model.of: digest s in the run, z now"):
         check_same_run(old, here, "d", "z")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from pipeline.config.model import ScheduleConfig
+from pipeline.config.model import ModelConfig
 from pipeline.config.train import TrainConfig
 from pipeline.data.manifest import DatasetInfo
 from pipeline.model.family import Model, build_family, read_given
@@ -28,7 +28,6 @@ from vdm_core.records import Batch
 FOLDER = Path(sys.argv[1])
 SHAPE, CLASSES = (1, 8, 8), 3
 CPU = torch.device("cpu")
-LEAST = ScheduleConfig()
 
 
 class Signals:
@@ -86,9 +85,16 @@ def settings(config: TrainConfig) -> StepSettings:
         conditional=config.model.conditional,
         drop_label=config.model.drop_label,
         dims=1 if config.model.learns_labels else 64,
-        decoder_radius=radius(getattr(config.model, "schedule", LEAST).gamma_0 + 1, 256),
+        decoder_radius=reach(config),
         learns_labels=config.model.learns_labels,
     )
+
+
+def reach(config: TrainConfig) -> int | None:
+    """The decoder radius that a VDM trains with here."""
+    if not isinstance(config.model, ModelConfig):
+        return None
+    return radius(config.model.schedule.gamma_0 + 1, 256)
 
 
 def batch(indices: list[int]) -> Batch:

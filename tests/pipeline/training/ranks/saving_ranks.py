@@ -70,7 +70,7 @@ def islands(config: TrainConfig) -> list[str]:
     """What is too coarse in the model as it is, and with the schedule's output rounded."""
     engine = common.engine(config)
     check_islands(engine, common.SHAPE, conditional=True)
-    watch = IslandWatch(engine.model.network)
+    watch = IslandWatch(engine.model.networks)
     with torch.no_grad(), watch:
         engine.model.schedule(torch.zeros(1)).gamma.bfloat16().exp()
     watch.close()
