@@ -56,12 +56,16 @@ def model(tmp_path_factory: pytest.TempPathFactory, export: Export) -> str:
 
 @pytest.fixture
 def request_of(tmp_path: Path, model: str) -> Callable[..., SampleConfig]:
-    """request_of("name", setting=…): a request for a small guided set in a folder of that name."""
+    """request_of("name", setting=…): a request for a small guided set in a folder of that name.
+
+    A setting that is None is left out.
+    """
 
     def make(name: str, **changes) -> SampleConfig:
         plan = {} if {"counts", "requests"} & changes.keys() else {"per_class": 5}
         asked = {"model": model, "steps": 3, "guidance_scale": 2.0, "samples_per_shard": 6, **plan}
-        return SampleConfig(output=name, root=str(tmp_path), **(asked | changes))
+        given = {key: value for key, value in (asked | changes).items() if value is not None}
+        return SampleConfig(output=name, root=str(tmp_path), **given)
 
     return make
 
