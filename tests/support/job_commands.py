@@ -13,6 +13,7 @@ from pipeline.config.load import load_config
 from pipeline.config.plan import PlanConfig
 from pipeline.config.prepare import PrepareConfig
 from pipeline.config.quality import GateJobConfig, QualityConfig, TrainFeaturesConfig
+from pipeline.config.rungs import LadderConfig
 from pipeline.config.sample import SampleConfig
 from pipeline.config.train import TrainConfig
 
@@ -25,6 +26,7 @@ SCHEMAS: dict[str, type[JobConfig]] = {
     "sample": SampleConfig,
     "features": TrainFeaturesConfig,
     "quality": QualityConfig,
+    "ladder": LadderConfig,
     "gate": GateJobConfig,
     "plan": PlanConfig,
 }

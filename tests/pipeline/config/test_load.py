@@ -15,6 +15,7 @@ from pipeline.config.model import (
 )
 from pipeline.config.prepare import PrepareConfig
 from pipeline.config.quality import GateJobConfig, QualityConfig, TrainFeaturesConfig
+from pipeline.config.rungs import LadderConfig
 from pipeline.config.sample import SampleConfig
 from pipeline.config.train import TrainConfig
 from pipeline.errors import InputError
@@ -28,6 +29,7 @@ SCHEMAS: dict[str, type[ConfigModel]] = {
     "features": TrainFeaturesConfig,
     "quality": QualityConfig,
     "gate": GateJobConfig,
+    "ladder": LadderConfig,
 }
 BASE = [
     "name=x",
