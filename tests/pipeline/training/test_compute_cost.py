@@ -2,8 +2,11 @@
 
 import pytest
 import torch
+from small_models import CLASSES, SHAPE, configured
 
-from pipeline.training.compute_cost import ComputeCost, compute_cost, known_peak
+from pipeline.model.generative import build_generative
+from pipeline.training.compute_cost import ComputeCost, compute_cost, known_peak, training_flops
+from vdm_core import VDM, LatentVDM, LinearSchedule
 
 
 @pytest.mark.parametrize(
@@ -37,12 +40,44 @@ def test_the_share_of_the_peak() -> None:
 
 def test_cost_of_a_network_by_hand(tiny) -> None:
     """One 3 x 3 convolution of 2 channels over 4 x 4 pixels, forward and twice that backward."""
-    vdm = torch.nn.Module()
-    vdm.network = Convolution()
+    vdm = VDM(Convolution(), LinearSchedule())
     cost = compute_cost(vdm, (2, 4, 4), tiny("tracking.peak_tflops=3"), torch.device("cpu"), 2)
     assert cost.training_flops == 3 * 2 * (2 * 2 * 9) * 16
     assert cost.peak == 6e12
     assert compute_cost(vdm, (2, 4, 4), tiny(), torch.device("cpu"), 2).peak is None
+
+
+@pytest.mark.parametrize("name", ["vae", "hvae", "mhvae"])
+def test_cost_of_a_vae_is_that_of_its_convolutions(name: str) -> None:
+    """Against a count by hooks, two operations for each weight and place; three passes' worth."""
+    model = build_generative(configured(name), SHAPE, CLASSES, seed=0, levels=256)
+    assert training_flops(model, SHAPE) == 3 * counted(model)
+
+
+def test_a_vae_that_is_given_costs_its_forward_pass_alone() -> None:
+    """Trained with the VDM of its latents it costs three times that."""
+    joint = build_generative(configured("latent_vdm"), SHAPE, CLASSES, seed=0, levels=256)
+    assert isinstance(joint, LatentVDM)
+    given = LatentVDM(joint.vae, joint.vdm, joint=False)
+    both = training_flops(joint, SHAPE), training_flops(given, SHAPE)
+    assert both[0] - both[1] == 2 * counted(joint.vae)
+
+
+def counted(model: torch.nn.Module) -> int:
+    """Operations of its convolutions for one image."""
+    found: list[int] = []
+
+    def count(layer: torch.nn.Module, _: object, output: torch.Tensor) -> None:
+        found.append(2 * layer.weight[0].numel() * output.numel())  # type: ignore[index]
+
+    layers = [layer for layer in model.modules() if isinstance(layer, torch.nn.Conv2d)]
+    hooks = [layer.register_forward_hook(count) for layer in layers]
+    noise = torch.zeros(1, *model.latent_shape(SHAPE))  # type: ignore[operator]
+    with torch.no_grad():
+        model(torch.zeros(1, *SHAPE, dtype=torch.uint8), noise_encoder=noise)
+    for hook in hooks:
+        hook.remove()
+    return sum(found)
 
 
 class Convolution(torch.nn.Module):
