@@ -58,7 +58,9 @@ def finished(plan: Plan) -> LikelihoodReport | None:
 
 def new(plan: Plan) -> LikelihoodReport:
     """Compute the report, as an MLflow run below the model's."""
-    with nested_run(plan.model, plan.card, "evaluate", plan.params, plan.output) as tracker:
+    with nested_run(
+        plan.model, plan.card, "evaluate", plan.params, plan.output, plan.data_use
+    ) as tracker:
         report = evaluate(plan, tracker)
     log.info("per-image terms, summary and picture in %s", plan.output)
     return report

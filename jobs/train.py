@@ -20,11 +20,20 @@ from pipeline.cluster.connect import connected
 from pipeline.cluster.submitted import warn_of_short_stop
 from pipeline.config.train import TrainConfig
 from pipeline.metrics import flatten
-from pipeline.tracking import Status, Tracker, close_run, open_run, prepare_store
+from pipeline.tracking import (
+    DatasetUse,
+    Status,
+    Tracker,
+    close_run,
+    open_run,
+    origin,
+    prepare_store,
+)
 from pipeline.training.launch import GraceExceededError, await_resources, job_id, run_training
 from pipeline.training.lease import Lease
 from pipeline.training.preflight import Plan, plan_training
 from pipeline.training.register import register_model
+from pipeline.training.run_note import run_note
 from pipeline.training.run_record import RunRecord, write_run
 from pipeline.training.worker import TrainJob
 
@@ -89,6 +98,8 @@ def open_job(plan: Plan, submitted: float) -> TrainJob:
         config.name,
         flatten(config.model_dump(mode="json")),
         run_id=plan.before.mlflow_run_id if plan.before else None,
+        tags=origin("train", run_note(plan)),
+        data=_data_of(plan),
     )
     record = RunRecord(
         config=config,
@@ -107,6 +118,18 @@ def open_job(plan: Plan, submitted: float) -> TrainJob:
         mlflow_run_id=mlflow_run_id,
         submitted=submitted,
         given=plan.given,
+    )
+
+
+def _data_of(plan: Plan) -> DatasetUse:
+    """The training set for the run's page; of a mixture, all its places in one line."""
+    urls, info = plan.config.train_paths, plan.data
+    return DatasetUse(
+        name=" + ".join(url.rstrip("/").rpartition("/")[2] for url in urls),
+        digest=info.manifest_sha256,
+        url=", ".join(urls),
+        samples=info.samples,
+        context="training",
     )
 
 

@@ -14,6 +14,7 @@ from pipeline.evaluation.likelihood_report import time_text
 from pipeline.metrics import Scalar, flatten
 from pipeline.model.export import ModelCard, load_card, newest_model
 from pipeline.storage import Location, open_storage
+from pipeline.tracking import DatasetUse
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,12 @@ class Plan:
     def time(self) -> str:
         """In which time the bound holds, or over how many latents."""
         return time_text(self.card.model, time_steps(self.config, self.card))
+
+    @property
+    def data_use(self) -> DatasetUse:
+        """The split, for the page of the evaluation's run."""
+        info, url = self.dataset.info, self.config.path(self.config.data)
+        return DatasetUse(info.split, info.manifest_sha256, url, info.samples, "evaluation")
 
     def text(self) -> str:
         """The plan in words."""

@@ -9,6 +9,7 @@ from pipeline.errors import InputError
 from pipeline.redact import is_secret, redact_text
 
 _SQLITE = "sqlite:///"
+_LOCAL_UI = "http://127.0.0.1:5000"  # MLflow's default
 _DATABASES = ("postgresql", "mysql", "mssql")
 
 
@@ -69,6 +70,16 @@ def artifact_root(uri: str) -> str | None:
     """
     path = sqlite_path(uri)
     return None if path is None else (path.parent / "artifacts").as_uri()
+
+
+def run_page(uri: str, experiment_id: str, run_id: str) -> str:
+    """The page of a run in MLflow's web interface, in its part for trained models.
+
+    A database has no address of its own: the page is then where `ui_command` serves it.
+    """
+    server = uri.rstrip("/") if uri.startswith(("http://", "https://")) else _LOCAL_UI
+    page = f"#/experiments/{experiment_id}/runs/{run_id}?workflowType=machine_learning"
+    return f"{redact_text(server)}/{page}"
 
 
 def ui_command(uri: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.model.export import ModelCard
 from pipeline.storage import Location, open_storage
-from pipeline.tracking import Status, Tracker, open_run
+from pipeline.tracking import DatasetUse, Status, Tracker, open_run, origin
 from pipeline.tracking.address import sqlite_path
 from pipeline.tracking.waiting import WaitingRun, send_waiting
 from pipeline.training.run_record import RunRecord, read_run
@@ -17,13 +17,19 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def nested_run(
-    model: Location, card: ModelCard, job: str, params: Mapping[str, Any], output: Location
+    model: Location,
+    card: ModelCard,
+    job: str,
+    params: Mapping[str, Any],
+    output: Location,
+    data: DatasetUse | None = None,
 ) -> Iterator[Tracker | None]:
     """Open the run, yield its tracker, and close it with how the block ended.
 
-    `model` is a checkpoint's folder. While the server is away, what is tracked waits beside the
-    job's `output` and is sent by the next job with that output. Where `model` is in no training
-    run, or the run's store is not here, one line says so and None is yielded.
+    `model` is a checkpoint's folder, `data` what the job reads. While the server is away, what is
+    tracked waits beside the job's `output` and is sent by the next job with that output. Where
+    `model` is in no training run, or the run's store is not here, one line says so and None is
+    yielded.
     """
     send_waiting(output)
     training = _training_run(model)
@@ -31,7 +37,8 @@ def nested_run(
         yield None
         return
     status: Status = "FAILED"
-    run = WaitingRun.begin(output, training.tracking_uri, _open(training, card, job, params))
+    run_id = _open(training, card, job, params, output, data)
+    run = WaitingRun.begin(output, training.tracking_uri, run_id)
     tracker = run.tracker()
     try:
         yield tracker
@@ -57,13 +64,22 @@ def _training_run(model: Location) -> RunRecord | None:
     return record
 
 
-def _open(training: RunRecord, card: ModelCard, job: str, params: Mapping[str, Any]) -> str:
+def _open(
+    training: RunRecord,
+    card: ModelCard,
+    job: str,
+    params: Mapping[str, Any],
+    output: Location,
+    data: DatasetUse | None,
+) -> str:
     """The id of the new run, a deferred one if the server does not answer."""
     return open_run(
         training.tracking_uri,
         training.config.tracking.experiment,
         f"{card.run} {job} after step {card.step}",
         params,
-        tags={"job": job, "model.weights_sha256": card.weights_sha256},
+        tags=origin(job, f"Its output: `{output}`")
+        | {"job": job, "model.weights_sha256": card.weights_sha256},
         parent_run_id=training.mlflow_run_id,
+        data=data,
     )

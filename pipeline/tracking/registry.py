@@ -39,7 +39,8 @@ def log_model(
 ) -> str:
     """Give MLflow the files of `folder` as a model of the run; return the model's id.
 
-    `tags` hold the digest of the weights: a model that is there already is not stored twice.
+    `tags` hold the `step` and the digest of the weights: a model that is there already is not
+    stored twice.
     `flavor` tells a reader of `MLmodel`, which is added to the folder, what the files are.
     `registered_name` makes it a new version of that registered model.
     """
@@ -60,6 +61,8 @@ def log_model(
         description.add_flavor(FLAVOR, **flavor).save(str(folder / "MLmodel"))
         client.log_model_artifacts(model_id, str(folder))
         client.finalize_logged_model(model_id, "READY")
+    if all(made.model_id != model_id for made in client.get_run(run_id).outputs.model_outputs):
+        client.log_outputs(run_id, [mlflow.entities.LoggedModelOutput(model_id, int(tags["step"]))])
     if registered_name is not None:
         _register(client, registered_name, model_id, run_id, tags)
     return model_id

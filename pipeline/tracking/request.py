@@ -5,11 +5,12 @@ import json
 import uuid
 import zlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
 
 from pipeline.metrics import flatten
-from pipeline.redact import redact
+from pipeline.redact import redact, redact_text
+from pipeline.tracking.about import DatasetUse, dataset_use
 
 _PREFIX = "deferred:"
 _LONGEST_VALUE = 6000
@@ -29,6 +30,7 @@ class RunRequest:
     params: dict[str, str]
     tags: dict[str, str] = field(default_factory=dict)
     parent: str | None = None
+    data: DatasetUse | None = None
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     @classmethod
@@ -39,10 +41,13 @@ class RunRequest:
         params: Mapping[str, Any],
         tags: Mapping[str, str],
         parent: str | None,
+        data: DatasetUse | None = None,
     ) -> Self:
         """A request with `params` flattened to dotted names and all secrets hidden."""
         flat = {key: str(value) for key, value in flatten(redact(params)).items()}
-        return cls(experiment, run_name, flat, redact(tags), parent)
+        if data is not None:
+            data = replace(data, url=redact_text(data.url))
+        return cls(experiment, run_name, flat, redact(tags), parent, data)
 
     def short_params(self) -> dict[str, str]:
         """The parameters with values over MLflow's 6000 characters cut, visibly."""
@@ -63,4 +68,5 @@ class RunRequest:
         if not run_id.startswith(_PREFIX):
             return None
         packed = base64.urlsafe_b64decode(run_id.removeprefix(_PREFIX))
-        return cls(**json.loads(zlib.decompress(packed)))
+        fields = json.loads(zlib.decompress(packed))
+        return cls(**fields | {"data": dataset_use(fields.get("data"))})

@@ -6,6 +6,7 @@ away. `RunWriter` is for the tracker's thread; its calls may block and raise.
 
 import contextlib
 import fcntl
+import json
 import logging
 import os
 import sqlite3
@@ -15,7 +16,8 @@ from typing import Any, Literal, NamedTuple
 
 from pipeline.errors import InputError
 from pipeline.redact import one_line, redact_text
-from pipeline.tracking.address import artifact_root, sqlite_path
+from pipeline.tracking.about import DatasetUse
+from pipeline.tracking.address import artifact_root, run_page, sqlite_path
 from pipeline.tracking.request import RunRequest
 
 _ENVIRONMENT = {
@@ -38,6 +40,8 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 SYSTEM = "system/"
 _TOKEN = "vdm.request"
 _PARENT = "mlflow.parentRunId"
+_KIND = {"mlflow.experimentKind": "custom_model_development"}  # no language model's page
+_DIGEST = 36  # characters of a dataset's digest, MLflow's limit
 _BATCH = 1000  # points per request, MLflow's limit
 _PARAMS = 100  # parameters per request, MLflow's limit
 _log = logging.getLogger(__name__)
@@ -98,6 +102,7 @@ def open_run(
     tags: Mapping[str, str] | None = None,
     *,
     parent_run_id: str | None = None,
+    data: DatasetUse | None = None,
 ) -> str:
     """Opens a run and returns its id; the run is then in status RUNNING.
 
@@ -105,16 +110,19 @@ def open_run(
     value and gets a tag `changed.<name>`. A run that no longer exists is replaced by a new one.
     `params` may be nested; names are joined with ".", secrets are hidden, and the whole of it
     is kept, as it is now, in the artifact `config.json`. `parent_run_id` nests the run under
-    another.
+    another; `data` is shown on its page.
 
     If the store does not answer, the id of a new run is a *deferred* one: text that carries the
     request, so that whoever uses it later (a `Tracker`, `open_run` again) creates the run.
     Raises InputError if the store answers and refuses.
     """
-    request = RunRequest.make(experiment, run_name, params, tags or {}, parent_run_id)
+    request = RunRequest.make(experiment, run_name, params, tags or {}, parent_run_id, data)
     try:
         client = mlflow.MlflowClient(uri)
-        return (run_id and _reopen(client, uri, run_id, request)) or _create(client, uri, request)
+        opened = (run_id and _reopen(client, uri, run_id, request)) or _create(client, uri, request)
+        experiment = client.get_run(opened).info.experiment_id
+        _log.info("MLflow run: %s", run_page(uri, experiment, opened))
+        return opened
     except mlflow.MlflowException as error:
         if error.get_http_status_code() in (400, 401, 403, 404):
             raise InputError(
@@ -243,7 +251,8 @@ def existing_id(client: mlflow.MlflowClient, uri: str, run_id: str, *, create: b
 def _experiment_id(client: mlflow.MlflowClient, uri: str, name: str) -> str:
     if (found := client.get_experiment_by_name(name)) is None:
         try:
-            return str(client.create_experiment(name, artifact_location=artifact_root(uri)))
+            place = artifact_root(uri)
+            return str(client.create_experiment(name, artifact_location=place, tags=_KIND))
         except mlflow.MlflowException:  # another process may have been first
             if (found := client.get_experiment_by_name(name)) is None:
                 raise
@@ -262,7 +271,22 @@ def _describe(client: mlflow.MlflowClient, run_id: str, request: RunRequest) -> 
             _log.warning("%s changed on resume: %s, now %s", key, present[key], value)
             tags[f"changed.{key}"] = value
     client.log_batch(run_id, tags=[mlflow.entities.RunTag(k, v) for k, v in tags.items()])
+    if request.data is not None:
+        client.log_inputs(run_id, [_dataset_input(request.data)])
     try:
         client.log_dict(run_id, request.params, "config.json")
     except Exception as error:  # noqa: BLE001  an artifact store's client may raise anything
         _log.warning("MLflow: config.json was not stored: %s", one_line(error))
+
+
+def _dataset_input(data: DatasetUse) -> Any:
+    """What MLflow keeps of a dataset: one of equal name and digest is there once."""
+    dataset = mlflow.entities.Dataset(
+        name=data.name,
+        digest=data.digest[:_DIGEST],
+        source_type=data.url.partition("://")[0] if "://" in data.url else "local",
+        source=json.dumps({"uri": data.url}),
+        profile=json.dumps({"num_rows": data.samples}),
+    )
+    context = mlflow.entities.InputTag("mlflow.data.context", data.context)
+    return mlflow.entities.DatasetInput(dataset, [context])

@@ -9,7 +9,7 @@ from mlflow import MlflowClient
 from pipeline.config.model import DownsamplingUNetConfig, ModelConfig
 from pipeline.model.export import ModelCard
 from pipeline.storage import open_storage
-from pipeline.tracking import open_run
+from pipeline.tracking import DatasetUse, open_run
 from pipeline.tracking.journal import Journal
 from pipeline.tracking.nested_run import nested_run
 from pipeline.tracking.waiting import WaitingRun, send_waiting, waiting_folder
@@ -54,7 +54,8 @@ def children(uri: str, parent: str) -> list:
 
 def test_the_job_is_recorded_below_its_training_run(store, training, output):
     parent = open_run(store, "toys", "tiny", {})
-    with nested_run(training(store, parent), CARD, "evaluate", {"draws": 4}, output) as tracker:
+    place, data = training(store, parent), DatasetUse("test", "d" * 64, "/data", 9, "evaluation")
+    with nested_run(place, CARD, "evaluate", {"draws": 4}, output, data) as tracker:
         tracker.metrics(CARD.step, {"test/bits_per_dim": 3.5})
     (run,) = children(store, parent)
     assert run.info.run_name == "tiny evaluate after step 7"
@@ -62,6 +63,9 @@ def test_the_job_is_recorded_below_its_training_run(store, training, output):
     assert run.data.params == {"draws": "4"}
     assert run.data.metrics == {"test/bits_per_dim": 3.5}
     assert run.data.tags["job"] == "evaluate"
+    assert run.data.tags["mlflow.source.name"] == "jobs.evaluate"
+    assert str(output) in run.data.tags["mlflow.note.content"]
+    assert [used.dataset.name for used in run.inputs.dataset_inputs] == ["test"]
     assert MlflowClient(store).get_run(parent).data.metrics == {}
 
 

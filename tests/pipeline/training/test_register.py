@@ -45,6 +45,8 @@ def test_a_model_is_stored_once_with_signature_and_digests(weights, tmp_path):
     experiment = client.get_run(run_id).info.experiment_id
     (model,) = client.search_logged_models([experiment])
     assert (model.source_run_id, model.status) == (run_id, "READY")
+    (made,) = client.get_run(run_id).outputs.model_outputs
+    assert (made.model_id, made.step) == (model.model_id, 7)
     card = json.loads((tmp_path / "run/model.json").read_text())
     for digest in ("weights_sha256", "schedule_sha256"):
         assert model.tags[digest] == card[digest] != ""
