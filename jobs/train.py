@@ -125,7 +125,7 @@ def _data_of(plan: Plan) -> DatasetUse:
     """The training set for the run's page; of a mixture, all its places in one line."""
     urls, info = plan.config.train_paths, plan.data
     return DatasetUse(
-        name=" + ".join(url.rstrip("/").rpartition("/")[2] for url in urls),
+        name=" + ".join("/".join(url.rstrip("/").split("/")[-2:]) for url in urls),
         digest=info.manifest_sha256,
         url=", ".join(urls),
         samples=info.samples,
