@@ -1,69 +1,23 @@
-"""A real S3 server on the loopback, and a proxy before it that misbehaves to order."""
+"""A real S3 server on the loopback, shared, and a proxy before it that misbehaves to order."""
 
 import http.client
-import os
 import re
 import socket
 import struct
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import pytest
 from pyarrow import fs
 
-LOOPBACK = "127.0.0.1"
-
-
-@contextmanager
-def _server(log: Path, **environment: str) -> Iterator[str]:
-    """moto's server in a process of its own; yields its endpoint."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        port = probe.getsockname()[1]
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "moto.server", "-H", LOOPBACK, "-p", str(port)],
-            env=os.environ | environment,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-    try:
-        _wait(port, process, log)
-        yield f"http://{LOOPBACK}:{port}"
-    finally:
-        process.kill()
-        process.wait()
-
-
-def _wait(port: int, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    for _ in range(600):
-        if process.poll() is not None:
-            break
-        try:
-            socket.create_connection((LOOPBACK, port), timeout=1).close()
-        except OSError:
-            time.sleep(0.1)
-        else:
-            return
-    raise RuntimeError(f"the S3 server did not start: {log.read_text()[-2000:]}")
-
-
-@pytest.fixture
-def s3_server() -> Callable[..., AbstractContextManager[str]]:
-    """s3_server(log_file, NAME=value, …): another server, with settings in its environment."""
-    return _server
+from s3_server import LOOPBACK, s3_server
 
 
 @pytest.fixture(scope="session")
 def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The server that the session's tests share; it has one bucket, `vdm-test`."""
-    with _server(tmp_path_factory.mktemp("s3") / "server.log") as endpoint:
+    with s3_server(tmp_path_factory.mktemp("s3") / "server.log") as (endpoint, _):
         client = fs.S3FileSystem(
             access_key="any",
             secret_key="any",

@@ -11,6 +11,7 @@ import pytest
 
 from pipeline.errors import InputError
 from pipeline.storage import Location, open_storage
+from s3_server import s3_server
 
 
 def test_folders_and_files_below_are_listed_by_name(bucket: str) -> None:
@@ -152,9 +153,9 @@ def test_a_missing_bucket_is_named(bucket: str) -> None:
 
 
 def test_wrong_credentials_are_refused_without_showing_them(
-    tmp_path: Path, s3_environment: Callable[[str], None], s3_server: Any
+    tmp_path: Path, s3_environment: Callable[[str], None]
 ) -> None:
-    with s3_server(tmp_path / "log", INITIAL_NO_AUTH_ACTION_COUNT="0") as endpoint:
+    with s3_server(tmp_path / "log", INITIAL_NO_AUTH_ACTION_COUNT="0") as (endpoint, _):
         s3_environment(endpoint)
         place = open_storage("s3://vdm-test/folder")
         for action in (place.size, place.files, place.read_bytes, place.delete_folder):

@@ -1,18 +1,14 @@
 """Tracking to a real MLflow server that is killed and comes back, and to a store under rush."""
 
-import os
-import signal
-import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 
 import numpy as np
 import pytest
 from mlflow import MlflowClient
 
+from mlflow_server import Server
 from pipeline.tracking import Tracker, close_run, open_run, prepare_store
 
 
@@ -23,36 +19,6 @@ def test_four_processes_may_prepare_one_store(tmp_path):
     code = f"from pipeline.tracking import prepare_store; prepare_store({uri!r})"
     jobs = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(4)]
     assert [job.wait(timeout=120) for job in jobs] == [0] * 4
-
-
-class Server:
-    """An `mlflow server` process on the loopback that can be killed and started again."""
-
-    def __init__(self, folder):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        self.uri = f"http://127.0.0.1:{port}"
-        self._command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
-        self._command += ["--port", str(port), "--workers", "1"]
-        self._command += ["--backend-store-uri", f"sqlite:///{folder}/server.db"]
-        self._command += ["--artifacts-destination", str(folder / "artifacts")]
-
-    def start(self):
-        self._process = subprocess.Popen(
-            self._command, start_new_session=True, stderr=subprocess.DEVNULL
-        )
-        for _ in range(600):
-            try:
-                with urllib.request.urlopen(f"{self.uri}/health", timeout=1):
-                    return
-            except (urllib.error.URLError, ConnectionError, TimeoutError):
-                time.sleep(0.1)
-        raise TimeoutError("the MLflow server did not start")
-
-    def kill(self):
-        os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
 
 
 def points(uri, run_id, key):
