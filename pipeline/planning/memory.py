@@ -11,25 +11,26 @@ from typing import Any, Literal, NamedTuple
 
 from pipeline.config.train import TrainConfig
 from pipeline.planning.activations import PassMemory
+from pipeline.training.deepspeed_json import bucket_size
 
 ZeroStage = Literal[0, 1, 2, 3]
-_BUCKET, _LIVE, _PREFETCH = 500_000_000, 1_000_000_000, 50_000_000
+_LIVE, _PREFETCH = 1_000_000_000, 50_000_000
 
 
 class Sharding(NamedTuple):
     """How the state lies on the workers.
 
     `averages`: number of moving averages. `bucket`: elements of DeepSpeed's buffers for
-    reductions, with `bucket_bytes` for an element in all of them. `live`: weights that stage 3
-    has gathered at once, `prefetch`: those under way, `sent` bytes for each. `offload`: the
-    optimizer is in the hosts' memory.
+    reductions (None: this project's choice), with `bucket_bytes` for an element in all of them.
+    `live`: weights that stage 3 has gathered at once, `prefetch`: those under way, `sent` bytes
+    for each. `offload`: the optimizer is in the hosts' memory.
     """
 
     stage: ZeroStage
     workers: int
     averages: int
     accumulation: int
-    bucket: int = _BUCKET
+    bucket: int | None = None
     bucket_bytes: int = 4
     live: int = _LIVE
     prefetch: int = _PREFETCH
@@ -61,14 +62,14 @@ class DeviceMemory(NamedTuple):
 def device_memory(parameters: int, passes: PassMemory, sharding: Sharding) -> DeviceMemory:
     """The memory of a worker whose micro-batch takes `passes`.
 
-    During the update stage 0 holds the gradient and a flat copy of it (or Adam's root of the
-    second moment); stages 1 and 2 this worker's part of the gradient, a flat copy and the root;
-    stage 3 a copy and the root. DeepSpeed's buckets are there during the passes, at stage 3
+    During the update stages 0 to 2 hold the gradient, of the whole or this worker's part, and a
+    flat copy of it; stage 3 a copy. DeepSpeed's buckets are there during the passes, at stage 3
     always, and with them its gradients.
     """
     whole, stage = 4.0 * parameters, sharding.stage
     share = whole / sharding.workers
-    buckets = 0.0 if stage == 0 else float(sharding.bucket * sharding.bucket_bytes)
+    bucket = sharding.bucket or bucket_size(parameters)
+    buckets = 0.0 if stage == 0 else float(bucket * sharding.bucket_bytes)
     growing = whole + passes.without if sharding.accumulation > 1 else passes.growing
     gathered = 0.0
     if sharding.workers > 1:  # one worker's part is the whole
@@ -76,9 +77,9 @@ def device_memory(parameters: int, passes: PassMemory, sharding: Sharding) -> De
         gathered += sharding.sent * min(parameters, sharding.prefetch)
     needed, update = {
         0: (growing, 2 * whole),
-        1: (growing + share + buckets, 3 * share),
-        2: (share + passes.without + buckets, 3 * share),
-        3: (gathered + passes.without, 2 * share),
+        1: (growing + share + buckets, 2 * share),
+        2: (share + passes.without + buckets, 2 * share),
+        3: (gathered + passes.without, share),
     }[stage]
     on_device = 0.0 if sharding.offload else 1.0
     return DeviceMemory(
@@ -104,7 +105,7 @@ def sharding_of(config: TrainConfig, workers: int, stage: ZeroStage | None = Non
         workers=workers,
         averages=len(config.optimizer.ema),
         accumulation=max(1, config.data.batch_size // (workers * config.micro_batch)),
-        bucket=int(zero.get("reduce_bucket_size", _BUCKET)),
+        bucket=zero.get("reduce_bucket_size"),
         bucket_bytes=element * (2 if doubled else 1),
         live=int(zero.get("stage3_max_live_parameters", _LIVE)),
         prefetch=int(zero.get("stage3_prefetch_bucket_size", _PREFETCH)),

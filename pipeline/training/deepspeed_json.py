@@ -73,8 +73,11 @@ REFUSED_ZERO = {
 }
 
 
-def deepspeed_json(config: TrainConfig) -> dict[str, Any]:
+def deepspeed_json(config: TrainConfig, parameters: int | None = None) -> dict[str, Any]:
     """Return the complete JSON for `deepspeed.initialize`.
+
+    `parameters`, the size of the model, bounds DeepSpeed's buffers for gradients, which it takes
+    in each step at their full size, whatever the model's; None leaves them to DeepSpeed.
 
     Raises:
         InputError: an unknown top-level key, a block that this project sets itself, or a value
@@ -100,7 +103,14 @@ def deepspeed_json(config: TrainConfig) -> dict[str, Any]:
     merged = _merge(ours, user, "deepspeed.config", problems)
     if problems:
         raise InputError("DeepSpeed JSON:\n  " + "\n  ".join(problems))
+    if parameters is not None:
+        merged["zero_optimization"].setdefault("reduce_bucket_size", bucket_size(parameters))
     return merged
+
+
+def bucket_size(parameters: int) -> int:
+    """Elements of a gradient that are reduced at once: DeepSpeed's own number, or all there are."""
+    return min(500_000_000, parameters)
 
 
 def _refused_zero(user: Any) -> list[str]:

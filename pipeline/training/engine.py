@@ -22,6 +22,7 @@ from torch import Tensor
 from pipeline.checkpoint.fragment import MOMENTS, WEIGHTS, Fragment
 from pipeline.config.train import TrainConfig
 from pipeline.model.family import Model
+from pipeline.training.compiled import compile_network
 from pipeline.training.deepspeed_json import deepspeed_json
 from pipeline.training.fragments import adam_state, assemble, holdings, masters
 from pipeline.training.going_on import refresh_copies, set_counters, spread_replicas
@@ -51,12 +52,15 @@ class Engine:
         self._buffers = model.state_dict().keys() - self.shapes.keys()
         self._stage = config.deepspeed.zero_stage
         self._norm: Tensor | None = None
-        self._gradient_is_finite: Tensor | bool = True
+        self.deepspeed_json = deepspeed_json(config, sum(s.numel() for s in self.shapes.values()))
+        self._clipping = config.optimizer.gradient_clipping
+        own_clipping = {"gradient_clipping": 0.0} if self._stage == 0 else {}
+        _leave_norms_on_the_device()
         self._engine, _, _, _ = deepspeed.initialize(
             model=model.to(device),
             optimizer=adamw(model, config.optimizer),
             lr_scheduler=lambda optimizer: torch.optim.lr_scheduler.LambdaLR(optimizer, scale),
-            config=deepspeed_json(config),
+            config=self.deepspeed_json | own_clipping,
             dist_init_required=False,
         )
         self._check_float32()
@@ -65,6 +69,9 @@ class Engine:
         self._holdings = holdings(self._engine, self._stage)
         self._check_cover()
         self._weights = self.fragments(WEIGHTS)
+        self._adam.register_step_pre_hook(self._spare_the_weights)
+        if config.deepspeed.compile:
+            compile_network(self.model.network)
 
     def __call__(self, images: Tensor, labels: Tensor | None, **arguments: Any) -> Terms:
         """Return the per-example terms, in nats; arguments as for the model's `forward`."""
@@ -77,19 +84,29 @@ class Engine:
     def step(self) -> None:
         """Close a micro-batch; on the last one of a step, clip and update.
 
-        No gradient that is not finite reaches the weights: DeepSpeed leaves such an update out at
-        ZeRO stages 1 to 3; at stage 0 it would apply it, and here the gradient becomes zero.
+        No gradient that is not finite reaches the weights: Adam leaves such an update out, which
+        is decided on the device.
         """
         if self._stage == 0 and self._engine.is_gradient_accumulation_boundary():
-            gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-            self._norm = torch.nn.utils.get_total_norm(gradients)  # DeepSpeed keeps none here
-            self._gradient_is_finite = torch.isfinite(self._norm)
-            for gradient in gradients:
-                gradient.masked_fill_(~self._gradient_is_finite, 0.0)
-        skipped = self._engine.skipped_steps
+            self._clip()
         self._engine.step()
+
+    def _clip(self) -> None:
+        """At stage 0, where DeepSpeed keeps no norm and would clip tensor by tensor."""
+        parameters = [p for p in self.model.parameters() if p.grad is not None]
+        self._norm = torch.nn.utils.get_total_norm(
+            [p.grad for p in parameters if p.grad is not None], foreach=True
+        )
+        if self._clipping > 0:
+            torch.nn.utils.clip_grads_with_norm_(
+                parameters, self._clipping, self._norm, foreach=True
+            )
+
+    def _spare_the_weights(self, adam: Any, *_: Any) -> None:
+        """Before Adam's step: tell it, on the device, whether the gradient is finite."""
         if self._stage > 0:
-            self._gradient_is_finite = self._engine.skipped_steps == skipped
+            self._norm = self._engine.optimizer._global_grad_norm
+        adam.found_inf = 1.0 - torch.isfinite(cast(Tensor, self._norm)).float()
 
     @property
     def model(self) -> Model:
@@ -114,15 +131,18 @@ class Engine:
 
         Raises RuntimeError before the first step.
         """
-        norm = self._norm if self._stage == 0 else self._engine.get_global_grad_norm()
-        if norm is None:
-            raise RuntimeError("there is no gradient norm before the first step")
-        return float(norm)
+        return float(self._norm_of_step)
 
     @property
-    def gradient_is_finite(self) -> Tensor | bool:
-        """Of the last step, on all ranks; a tensor () bool on the device at ZeRO stage 0."""
-        return self._gradient_is_finite
+    def gradient_is_finite(self) -> Tensor:
+        """Of the last step, on all ranks: () bool on the device. Raises as `gradient_norm`."""
+        return torch.isfinite(self._norm_of_step)
+
+    @property
+    def _norm_of_step(self) -> Tensor:
+        if self._norm is None:
+            raise RuntimeError("there is no gradient norm before the first step")
+        return self._norm
 
     @property
     def learning_rates(self) -> dict[str, float]:
@@ -235,3 +255,12 @@ def _no_shared_memory_extension(device: torch.device) -> None:
     if device.type == "cpu":
         operators: dict[str, Any] = deepspeed.ops.__compatible_ops__
         operators["deepspeed_shm_comm"] = False
+
+
+def _leave_norms_on_the_device() -> None:
+    """Keep DeepSpeed from waiting, several times a step, to look whether the norm is finite.
+
+    Without its look such a norm is infinite, and Adam is told to leave the update out.
+    """
+    for module in (deepspeed.runtime.zero.stage_1_and_2, deepspeed.runtime.zero.stage3):
+        module.is_invalid_grad_norm = lambda norm: False

@@ -1,8 +1,8 @@
 """A step that is not finite: noticed on the device, named with its examples, never saved.
 
-DeepSpeed leaves out an update whose gradient is not finite at ZeRO stages 1 to 3, and `Engine`
-does so at stage 0; nobody hears of it. Here each step of a logging interval is remembered, at no
-cost to the device, until the end of the interval, where the host waits for the device anyway.
+`Engine` leaves out an update whose gradient is not finite; nobody hears of it. Here each step of
+a logging interval is remembered, at no cost to the device, until the end of the interval, where
+the host waits for the device anyway.
 """
 
 import math
@@ -39,7 +39,7 @@ class _Step:
     step: int
     batches: tuple[tuple[tuple[str, ...], Tensor, Tensor], ...]  # keys, indices, valid
     terms: Sequence[Mapping[str, Tensor]]
-    gradient_is_finite: Tensor | bool
+    gradient_is_finite: Tensor
 
 
 class FiniteWatch:
@@ -54,7 +54,7 @@ class FiniteWatch:
         step: int,
         batches: Sequence[Batch],
         terms: Sequence[Mapping[str, Tensor]],
-        gradient_is_finite: Tensor | bool,
+        gradient_is_finite: Tensor,
     ) -> None:
         """Remember a step; `terms` are (B,) in nats for each of its micro-batches."""
         examples = tuple((batch.keys, batch.indices, batch.valid) for batch in batches)
@@ -119,8 +119,7 @@ def _is_finite(step: _Step) -> Tensor:
         for (_, _, valid), terms in zip(step.batches, step.terms, strict=True)
         for total in [torch.stack([*terms.values()]).sum(0)]
     ]
-    gradient = torch.as_tensor(step.gradient_is_finite, device=losses[0].device)
-    return torch.stack([*losses, gradient]).all()
+    return torch.stack([*losses, step.gradient_is_finite]).all()
 
 
 def _message(report: Mapping[str, Any]) -> str:

@@ -83,7 +83,7 @@ def check_islands(engine: Engine, shape: tuple[int, int, int], conditional: bool
     draws = keyed_draws(engine.model.draws(shape), seed=0, indices=index, global_batch=1)
     watch = IslandWatch(engine.model.networks)
     try:
-        with torch.no_grad(), watch:
+        with torch.no_grad(), torch.compiler.set_stance("force_eager"), watch:
             engine(images, labels, **draws)
     finally:
         watch.close()

@@ -30,9 +30,9 @@ def parameter_groups(model: Model, config: OptimizerConfig) -> list[dict[str, An
 
 
 def adamw(model: Model, config: OptimizerConfig) -> torch.optim.AdamW:
-    """The optimizer that DeepSpeed shards."""
+    """The optimizer that DeepSpeed shards; fused: a whole group in one kernel, on GPU and CPU."""
     return torch.optim.AdamW(
-        parameter_groups(model, config), betas=config.betas, eps=config.eps, foreach=True
+        parameter_groups(model, config), betas=config.betas, eps=config.eps, fused=True
     )
 
 

@@ -52,7 +52,7 @@ class Plan:
             f"  step      {config.data.batch_size} images = {self.workers} workers x "
             f"{config.accumulation} x {config.micro_batch}\n"
             f"  tracking  {self.tracking_uri}\n"
-            f"  deepspeed {deepspeed_json(config)}"
+            f"  deepspeed {deepspeed_json(config, self.parameters)}"
         )
 
 

@@ -18,7 +18,7 @@ MAY_CHANGE = (
     "root", "storage_path", "resume", "steps", "model.of", "model.ema", "data.train",
     "data.on_bad_sample",
     "data.max_bad_fraction", "data.loader_workers", "data.micro_batch", "cluster.", "checkpoint.",
-    "tracking.", "deepspeed.zero_stage", "deepspeed.config.zero_",
+    "tracking.", "deepspeed.zero_stage", "deepspeed.compile", "deepspeed.config.zero_",
 )  # fmt: skip
 
 

@@ -35,7 +35,6 @@ from pipeline.training.agreement import AgreedInputError, raise_together
 from pipeline.training.averages import start_averages
 from pipeline.training.checkpoint import Checkpoints, Progress
 from pipeline.training.compute_cost import compute_cost
-from pipeline.training.deepspeed_json import deepspeed_json
 from pipeline.training.engine import Engine
 from pipeline.training.finite import NonFiniteStepError
 from pipeline.training.islands import check_islands
@@ -121,7 +120,7 @@ def train_run(job: TrainJob, line: DriverLine) -> int:
             stack.callback(system.close)
         if tracker:
             stack.callback(tracker.close)
-            tracker.json("deepspeed.json", deepspeed_json(config))
+            tracker.json("deepspeed.json", engine.deepspeed_json)
             tracker.json("dataset.json", asdict(mixture.info))
             narrator = Narrator(tracker, config, card, cost, model.term_names)
             narrator.begin(job.submitted, started, progress.step)

@@ -53,7 +53,7 @@ def test_bytes_of_each_stage_by_hand() -> None:
     memories = [device_memory(1000, PASSES, Sharding(s, 4, 2, 1, bucket=10)) for s in range(4)]
     assert [m.held for m in memories] == [14000, 9000, 9000, 1000 + 3000 + 2000 + 1040]
     assert [m.passes for m in memories] == [700, 700 + 1000 + 40, 1000 + 500 + 40, 8000 + 500]
-    assert [m.update for m in memories] == [8000, 3000, 3000, 2000]
+    assert [m.update for m in memories] == [8000, 2000, 2000, 1000]
     assert memories[0].peak == 22000
     accumulating = device_memory(1000, PASSES, Sharding(0, 4, 2, accumulation=3))
     assert accumulating.passes == 4500

@@ -31,9 +31,10 @@ from pipeline.training.optimizer import adamw
 from pipeline.training.reporter import RunReporter
 from pipeline.training.step import train_step
 from pipeline.training.worker import TrainJob, run_card, training_stream
+from vdm_core.family import keyed_draws
 from vdm_core.records import Batch
 
-STAGES, ROUNDS = (0, 1, 2), 6
+STAGES, ROUNDS = (0, 1, 2), 5
 Step = Callable[[], object]
 
 
@@ -79,17 +80,22 @@ class Between:
         return batch
 
 
-def plain_step(config: TrainConfig, batch: Batch) -> Step:
-    """A loop that a person writes in a notebook: torch's AdamW, its noise, one batch for ever."""
+def plain_step(config: TrainConfig, batch: Batch, *, keyed: bool) -> Step:
+    """A loop that a person writes in a notebook: torch's AdamW, one batch for ever.
+
+    With torch's own noise and times or, if `keyed`, with those that belong to the examples.
+    """
     vdm = build_family(config.model, batch.images.shape[1:], 10, config.seed, 256)
     optimizer = adamw(vdm, config.optimizer)
     lower = config.deepspeed.precision == "bfloat16"
     radius = common.radius(config.model.schedule.gamma_0 + 1, 256)
+    needs = vdm.draws(tuple(batch.images.shape[1:])) if keyed else {}
 
     def step() -> None:
         optimizer.zero_grad()
+        draws = keyed_draws(needs, config.seed, batch.indices, len(batch.images))
         with torch.autocast("cpu", torch.bfloat16, enabled=lower):
-            terms = vdm(batch.images, batch.labels, decoder_radius=radius)
+            terms = vdm(batch.images, batch.labels, **draws, decoder_radius=radius)
         terms.bits_per_dim(batch.images[0].numel()).mean().backward()
         torch.nn.utils.clip_grad_norm_(vdm.parameters(), config.optimizer.gradient_clipping)
         optimizer.step()
@@ -138,7 +144,7 @@ def whole_line(config: TrainConfig) -> dict[str, list[torch.Tensor]]:
         narrator.begin(time.time(), time.time(), 0)
         reporter = WithoutPictures(config, card, stream, narrator, checkpoints, checkpoints)
         batches = iter(stream)
-        between = Between(batches, plain_step(config, next(batches)))
+        between = Between(batches, plain_step(config, next(batches), keyed=False))
         state = LoopState(0, start_averages(config.optimizer.ema, engine.weights()))
         train(engine, between, config, card.dims, state, reporter, common.Signals())
     every = config.tracking.log_every
@@ -154,7 +160,7 @@ def stages(config: TrainConfig) -> dict[str, list[torch.Tensor]]:
     job = TrainJob(config, config.train_paths, "", "", "", "", 0.0)
     with closing(training_stream(job, mixture, 0)) as stream:
         batch = next(iter(stream))
-    sides = {"plain": plain_step(config, batch)}
+    sides = {"plain": plain_step(config, batch, keyed=True)}
     for stage in STAGES:
         deepspeed = config.deepspeed.model_copy(update={"zero_stage": stage})
         staged = config.model_copy(update={"deepspeed": deepspeed})
