@@ -1,5 +1,8 @@
 """On an accelerator nothing in a training step's mathematics looks at a value."""
 
+from contextlib import nullcontext
+from typing import Any
+
 import pytest
 import torch
 
@@ -8,6 +11,16 @@ from vdm_core.family import keyed_draws
 
 META = torch.device("meta")  # tensors without values: whoever looks at one gets an error
 SHAPE = (1, 8, 8)
+
+
+@pytest.fixture(autouse=True)
+def _without_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such tensors know no autocast, which changes precisions and nothing else."""
+
+    def none(*_: Any, **__: Any) -> Any:
+        return nullcontext()
+
+    monkeypatch.setattr(torch, "autocast", none)
 
 
 def on_meta() -> tuple[VDM, torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
