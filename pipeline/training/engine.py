@@ -41,7 +41,8 @@ warnings.filterwarnings(  # DeepSpeed calls these by names that newer versions o
 class Engine:
     """One model under DeepSpeed: forward, backward, step, and its state in and out.
 
-    `torch.distributed` must be initialised before (Ray Train does it).
+    `torch.distributed` must be initialised before (Ray Train does it). `deepspeed_json` is what
+    DeepSpeed was told.
     """
 
     def __init__(self, model: Model, config: TrainConfig, device: torch.device) -> None:
@@ -54,13 +55,13 @@ class Engine:
         self._norm: Tensor | None = None
         self.deepspeed_json = deepspeed_json(config, sum(s.numel() for s in self.shapes.values()))
         self._clipping = config.optimizer.gradient_clipping
-        own_clipping = {"gradient_clipping": 0.0} if self._stage == 0 else {}
+        without_clipping = {"gradient_clipping": 0.0} if self._stage == 0 else {}  # see _clip
         _leave_norms_on_the_device()
         self._engine, _, _, _ = deepspeed.initialize(
             model=model.to(device),
             optimizer=adamw(model, config.optimizer),
             lr_scheduler=lambda optimizer: torch.optim.lr_scheduler.LambdaLR(optimizer, scale),
-            config=self.deepspeed_json | own_clipping,
+            config=self.deepspeed_json | without_clipping,
             dist_init_required=False,
         )
         self._check_float32()
