@@ -60,9 +60,10 @@ def test_a_preset_says_how_and_what_to_expect(name: str) -> None:
     assert "bits/dim" in header
 
 
-def test_the_papers_network_has_the_papers_size() -> None:
-    """30.6 M parameters without the reference network's unused inputs (`test_unet.py`)."""
+def test_the_papers_values() -> None:
+    """Those of appendix B that decide the result."""
     config = load_config(TrainConfig, [str(FOLDER / "cifar10_paper.yaml")], [])
     assert (config.model.network.width, config.model.network.blocks) == (128, 32)
+    assert config.data.batch_size == 128
     assert config.optimizer.learning_rate == 2e-4
     assert [average.decay for average in config.optimizer.ema] == [0.9999]

@@ -46,9 +46,11 @@ def run(config: TrainConfig) -> dict[str, set[str]]:
     watch = FiniteWatch(config.seed, config.data.batch_size)
     averages = start_averages(config.optimizer.ema, engine.weights())
 
+    settings = common.settings(config)
+
     def step(number: int) -> None:
         batches = common.own_batches(number, config)
-        terms = train_step(engine, batches, common.settings(config), meter)
+        terms = train_step(engine, batches, settings, meter)
         watch.add(number, batches, terms, engine.gradient_is_finite)
         update_averages(averages, config.optimizer.ema, number, engine.weights())
 
