@@ -1,11 +1,12 @@
-"""The network compiled by torch, where the configuration asks for it.
+"""The network (or networks) compiled by torch, where the configuration asks for it.
 
-The network alone: it is nearly all of the arithmetic. The schedule, the decoder and the terms of
+Nothing else: it is nearly all of the arithmetic. The schedule, the decoder and the terms of
 the ELBO stay as they are written, in float32, and the weights keep their names.
 """
 
 import os
 import shutil
+from collections.abc import Iterable
 
 from torch import nn
 
@@ -13,8 +14,8 @@ from pipeline.errors import InputError
 from pipeline.training.agreement import raise_together
 
 
-def compile_network(network: nn.Module) -> None:
-    """Compile in place, as one graph for one shape of the input, at the first call. Collective.
+def compile_networks(networks: Iterable[nn.Module]) -> None:
+    """Compile in place, each as one graph for a shape of the input, at its first call. Collective.
 
     What would cut the graph in two is an error there, and another shape a second graph: the
     micro-batches of a run have one shape.
@@ -23,7 +24,8 @@ def compile_network(network: nn.Module) -> None:
         AgreedInputError: a worker's machine has no C++ compiler.
     """
     raise_together(no_compiler())
-    network.compile(fullgraph=True, dynamic=False)
+    for network in networks:
+        network.compile(fullgraph=True, dynamic=False)
 
 
 def no_compiler() -> InputError | None:

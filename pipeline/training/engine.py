@@ -22,7 +22,7 @@ from torch import Tensor
 from pipeline.checkpoint.fragment import MOMENTS, WEIGHTS, Fragment
 from pipeline.config.train import TrainConfig
 from pipeline.model.family import Model
-from pipeline.training.compiled import compile_network
+from pipeline.training.compiled import compile_networks
 from pipeline.training.deepspeed_json import deepspeed_json
 from pipeline.training.fragments import adam_state, assemble, holdings, masters
 from pipeline.training.going_on import refresh_copies, set_counters, spread_replicas
@@ -72,7 +72,7 @@ class Engine:
         self._weights = self.fragments(WEIGHTS)
         self._adam.register_step_pre_hook(self._spare_the_weights)
         if config.deepspeed.compile:
-            compile_network(self.model.network)
+            compile_networks(self.model.networks)
 
     def __call__(self, images: Tensor, labels: Tensor | None, **arguments: Any) -> Terms:
         """Return the per-example terms, in nats; arguments as for the model's `forward`."""
