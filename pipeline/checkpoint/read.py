@@ -1,7 +1,6 @@
 """Reading a checkpoint: only the bytes that are wanted, each piece compared with its digest."""
 
 import hashlib
-from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
@@ -14,6 +13,7 @@ from safetensors.torch import load as load_tensors
 from torch import Tensor
 
 from pipeline.checkpoint.fragment import AVERAGE, Fragment
+from pipeline.checkpoint.places import places_of
 from pipeline.checkpoint.record import (
     COMMIT,
     INDEX,
@@ -37,19 +37,9 @@ class Wanted(NamedTuple):
     fragment: Fragment
 
 
-class _Stored(NamedTuple):
-    """Elements `offset`, … of a parameter: `length` of them, from byte `at` on of a file."""
-
-    offset: int
-    length: int
-    file: str
-    at: int
-
-
 class _Piece(NamedTuple):
-    """Bytes of a file that belong into `target` (uint8)."""
+    """Bytes of a file, from `at` on, that belong into `target` (uint8)."""
 
-    file: str
     at: int
     target: NDArray[np.uint8]
 
@@ -64,7 +54,9 @@ class CheckpointReader:
         """Read the index."""
         self._folder, self._record = folder, record
         self.index = Index.model_validate_json(self._verified(INDEX))
-        self._stored = _by_kind_and_parameter(self.index)
+        self._places = places_of(self.index)
+        self._files = list(self.index.files.items())
+        self._parameters = {name: number for number, name in enumerate(self.index.parameters)}
 
     @property
     def averages(self) -> list[str]:
@@ -77,12 +69,13 @@ class CheckpointReader:
         Raises InputError for a kind, or a parameter, that is not there.
         """
         staged = [torch.empty(len(fragment.tensor)) for _, fragment in wanted]
-        pieces = [
-            piece
-            for (kind, fragment), target in zip(wanted, staged, strict=True)
-            for piece in self._pieces(kind, fragment.name, fragment.offset, target)
-        ]
-        self._read(sorted(pieces, key=lambda piece: piece[:2]))
+        for file, numbers in self._holders(wanted).items():
+            pieces = [
+                piece
+                for number in numbers
+                for piece in self._pieces(file, wanted[number], staged[number])
+            ]
+            self._read(self._files[file][0], sorted(pieces, key=lambda piece: piece.at))
         for (_, fragment), source in zip(wanted, staged, strict=True):
             fragment.tensor.copy_(source)
 
@@ -98,32 +91,41 @@ class CheckpointReader:
         self.fill([Wanted(kind, Fragment(name, 0, t.view(-1))) for name, t in full.items()])
         return full | self.buffers()
 
-    def _pieces(self, kind: str, name: str, offset: int, target: Tensor) -> Iterator[_Piece]:
-        """Where the elements of `target` lie, which begins at `offset` of the parameter."""
-        if (kind, name) not in self._stored:
-            raise InputError(
-                f"{self._folder} has no {kind} of {name}; it has {', '.join(self.index.kinds)} of "
-                f"{len(self.index.parameters)} parameters"
-            )
-        stored, raw = self._stored[kind, name], target.numpy().view(np.uint8)
-        end, at = offset + len(target), offset
-        place = bisect_right(stored, at, key=lambda part: part.offset) - 1
-        while at < end:
-            part = stored[place]
-            stop = min(end, part.offset + part.length)
-            into = raw[4 * (at - offset) : 4 * (stop - offset)]
-            yield _Piece(part.file, part.at + 4 * (at - part.offset), into)
-            at, place = stop, place + 1
+    def _holders(self, wanted: Sequence[Wanted]) -> dict[int, list[int]]:
+        """The files that have any of `wanted`, by number, and which of `wanted` that is."""
+        found: defaultdict[int, list[int]] = defaultdict(list)
+        for number, (kind, (name, offset, tensor)) in enumerate(wanted):
+            if kind not in self.index.kinds or name not in self._parameters:
+                raise InputError(
+                    f"{self._folder} has no {kind} of {name}; it has "
+                    f"{', '.join(self.index.kinds)} of {len(self.index.parameters)} parameters"
+                )
+            end = offset + len(tensor)
+            for file in self._places.files(self._parameters[name], offset, end):
+                found[file].append(number)
+        return dict(sorted(found.items()))
 
-    def _read(self, pieces: Iterable[_Piece]) -> None:
-        """Fill the targets, in the order of files and places: each piece is read once."""
-        held, content = ("", -1), b""
-        for file, at, target in pieces:
+    def _pieces(self, file: int, wanted: Wanted, target: Tensor) -> Iterator[_Piece]:
+        """Where in a file the elements of `target` lie that it has."""
+        kind, (name, first, _) = wanted
+        kinds_before = self.index.kinds.index(kind) * self._places.elements(file)
+        start = self._files[file][1].start + 4 * kinds_before
+        raw, end = target.numpy().view(np.uint8), first + len(target)
+        for offset, length, at in self._places.held(file, self._parameters[name]):
+            low, high = max(first, offset), min(end, offset + length)
+            if low < high:
+                into = raw[4 * (low - first) : 4 * (high - first)]
+                yield _Piece(start + 4 * (at + low - offset), into)
+
+    def _read(self, file: str, pieces: Iterable[_Piece]) -> None:
+        """Fill the targets, by rising place in the file: each digested piece is read once."""
+        held, content = -1, b""
+        for at, target in pieces:
             done = 0
             while done < len(target):
                 number, inside = divmod(at + done, PIECE)
-                if held != (file, number):
-                    held, content = (file, number), self._piece(file, number)
+                if held != number:
+                    held, content = number, self._piece(file, number)
                 part = np.frombuffer(content, np.uint8)[inside : inside + len(target) - done]
                 target[done : done + len(part)] = part
                 done += len(part)
@@ -164,19 +166,9 @@ def open_checkpoint(folder: Location) -> CheckpointReader:
 
 def wrong_size(folder: Location, files: dict[str, FileRecord]) -> str | None:
     """Which file is missing or has another size than it should; None if none."""
-    for name, size in zip(files, folder.sizes(list(files)), strict=True):
-        if size != files[name].bytes:
-            found = "is missing" if size is None else f"has {size} bytes"
-            return f"{folder}/{name} {found}; {files[name].bytes} were written"
+    sizes = folder.file_sizes()
+    for name, record in files.items():
+        if sizes.get(name) != record.bytes:
+            found = f"has {sizes[name]} bytes" if name in sizes else "is missing"
+            return f"{folder}/{name} {found}; {record.bytes} were written"
     return None
-
-
-def _by_kind_and_parameter(index: Index) -> dict[tuple[str, str], list[_Stored]]:
-    names, found = list(index.parameters), defaultdict(list)
-    for file, layout in index.files.items():
-        at = layout.start
-        for kind in index.kinds:
-            for place, offset, length in layout.fragments:
-                found[kind, names[place]].append(_Stored(offset, length, file, at))
-                at += 4 * length
-    return {key: sorted(parts) for key, parts in found.items()}

@@ -5,6 +5,7 @@
     model.json                      how to build the model around the weights
     index.json                      which elements of which parameter lie where in which file
     checkpoint.json                 the commit: step, position, size and digests of every file
+    parts.<life>/rank-00000.json    until the commit: what each rank says that it has written
 
 `checkpoint.json` is written last: a folder without it does not exist for anyone. `<life>` names
 the start of the workers that wrote the file, so what an earlier, killed save left is never
@@ -18,6 +19,7 @@ from typing import Literal
 
 from pydantic import ValidationError
 
+from pipeline.checkpoint.share import Share
 from pipeline.config.base import ConfigModel
 from pipeline.storage import Location
 
@@ -39,11 +41,13 @@ class FileLayout(ConfigModel):
     """Where a rank's file keeps what.
 
     `fragments`: (parameter's place in the index, offset in it, elements). From byte `start` on they
-    follow each other as float32, once for each kind of the index.
+    follow each other as float32, once for each kind of the index. Where there is a `share`, they
+    are that part of every parameter and are not listed.
     """
 
     start: int
-    fragments: tuple[tuple[int, int, int], ...]
+    fragments: tuple[tuple[int, int, int], ...] = ()
+    share: Share | None = None
 
 
 class Index(ConfigModel):
@@ -58,10 +62,10 @@ class CheckpointRecord(ConfigModel):
     """Contents of `checkpoint.json`. The stream goes on at global sample index `next_index`.
 
     `optimizer_steps` is Adam's count of steps, and the place on the learning-rate curve.
-    `bits_per_dim` is the training loss of the last interval.
+    `bits_per_dim` is the training loss of the last interval. Format 2 knew no shares.
     """
 
-    format: Literal[2] = 2
+    format: Literal[2, 3] = 3
     step: int
     next_index: int
     optimizer_steps: int
@@ -89,19 +93,28 @@ def checkpoint_folders(run: Location) -> Iterator[str]:
     return (name for name in run.folders() if name.startswith("checkpoint_"))
 
 
+def read_commit(folder: Location) -> CheckpointRecord | None:
+    """The record of a complete checkpoint; None, with a warning, where it cannot be read."""
+    commit = folder / COMMIT
+    if commit.size() is None:
+        return None
+    try:
+        return CheckpointRecord.model_validate_json(commit.read_bytes())
+    except ValidationError as error:
+        log.warning("%s is damaged and ignored: %s", commit, error)
+        return None
+
+
+def newest_first(run: Location) -> Iterator[tuple[str, CheckpointRecord]]:
+    """Names and records of the run's complete checkpoints; each is read when it is asked for."""
+    for name in sorted(checkpoint_folders(run), key=lambda name: (len(name), name), reverse=True):
+        if (record := read_commit(run / name)) is not None:
+            yield name, record
+
+
 def committed(run: Location) -> list[tuple[str, CheckpointRecord]]:
-    """Names and records of the run's complete checkpoints, newest first."""
-    found = []
-    for name in checkpoint_folders(run):
-        commit = run / name / COMMIT
-        if commit.size() is not None:
-            try:
-                record = CheckpointRecord.model_validate_json(commit.read_bytes())
-            except ValidationError as error:
-                log.warning("%s is damaged and ignored: %s", commit, error)
-                continue
-            found.append((name, record))
-    return sorted(found, key=lambda item: item[1].step, reverse=True)
+    """All of `newest_first`."""
+    return list(newest_first(run))
 
 
 def has_commits(run: Location) -> bool:

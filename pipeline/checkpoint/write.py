@@ -7,6 +7,7 @@ whether the storage holds what they say, and commits. All of this may run beside
 import logging
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Event
 from typing import TypeVar
@@ -27,6 +28,7 @@ from pipeline.errors import InputError
 from pipeline.storage import Location
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 5.0
+_READERS = 32
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
@@ -56,9 +58,14 @@ class Save:
     world_size: int
     patience: float
 
+    @property
+    def parts(self) -> Location:
+        """The folder of the part records, which goes as a whole when they have served."""
+        return self.folder / f"parts.{self.life}"
+
     def part(self, rank: int) -> str:
-        """The name of a rank's part record."""
-        return f"rank-{rank:05d}.{self.life}.json"
+        """The name of a rank's part record in it."""
+        return f"rank-{rank:05d}.json"
 
 
 def write_part(save: Save, rank: int, content: memoryview, layout: FileLayout) -> None:
@@ -69,8 +76,8 @@ def write_part(save: Save, rank: int, content: memoryview, layout: FileLayout) -
     """
     name = f"rank-{rank:05d}.{save.life}.safetensors"
     part = PartRecord(name=name, file=file_record(content), layout=layout)
-    _persist(save, name, content)
-    _persist(save, save.part(rank), part.model_dump_json().encode())
+    _persist(save, save.folder / name, content)
+    _persist(save, save.parts / save.part(rank), part.model_dump_json().encode())
 
 
 def commit(
@@ -92,47 +99,53 @@ def commit(
         AbandonedError: `abandoned` was set before all parts were there.
         InputError: the storage refuses for longer than the save's patience, or has lost a file.
     """
-    parts = [_await_part(save, rank, abandoned) for rank in range(save.world_size)]
+    _await_parts(save, abandoned)
+    with ThreadPoolExecutor(min(_READERS, save.world_size)) as readers:
+        parts = list(readers.map(lambda rank: _read_part(save, rank), range(save.world_size)))
     files = {part.name: part.file for part in parts}
     layouts = {part.name: part.layout for part in parts}
     _check_sizes(save, files)
     index = Index(parameters=dict(parameters), kinds=kinds, files=layouts)
     small = {**others(files), INDEX: index.model_dump_json().encode()}
     for name, content in small.items():
-        _persist(save, name, content)
+        _persist(save, save.folder / name, content)
     files |= {name: file_record(content) for name, content in small.items()}
     record = head.model_copy(update={"files": files})
-    _persist(save, COMMIT, record.model_dump_json(indent=1).encode())
+    _persist(save, save.folder / COMMIT, record.model_dump_json(indent=1).encode())
 
 
-def _await_part(save: Save, rank: int, abandoned: Event) -> PartRecord:
-    place, pause = save.folder / save.part(rank), _FIRST_PAUSE
-    while _patiently(save, place.size, str(place)) is None:
+def _await_parts(save: Save, abandoned: Event) -> None:
+    """Wait for every rank's record. Lists their folder: a look costs little for many ranks too."""
+    expected, pause = {save.part(rank) for rank in range(save.world_size)}, _FIRST_PAUSE
+    while missing := expected.difference(_patiently(save, save.parts.files, save.parts)):
         if abandoned.wait(pause):
-            raise AbandonedError(f"{place} was never written")
+            raise AbandonedError(f"{save.parts / min(missing)} was never written")
         pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+def _read_part(save: Save, rank: int) -> PartRecord:
+    place = save.parts / save.part(rank)
     try:
-        return PartRecord.model_validate_json(_patiently(save, place.read_bytes, str(place)))
+        return PartRecord.model_validate_json(_patiently(save, place.read_bytes, place))
     except ValidationError as error:
         raise InputError(f"{place} is damaged: {error}; check the storage") from None
 
 
 def _check_sizes(save: Save, files: Mapping[str, FileRecord]) -> None:
-    sizes = _patiently(save, lambda: save.folder.sizes(list(files)), str(save.folder))
-    for (name, record), size in zip(files.items(), sizes, strict=True):
-        if size != record.bytes:
+    sizes = _patiently(save, save.folder.file_sizes, save.folder)
+    for name, record in files.items():
+        if sizes.get(name) != record.bytes:
             raise InputError(
-                f"{save.folder}/{name} has {size} of {record.bytes} bytes just after it was "
-                "written; check the storage"
+                f"{save.folder}/{name} has {sizes.get(name)} of {record.bytes} bytes just after it "
+                "was written; check the storage"
             )
 
 
-def _persist(save: Save, name: str, content: bytes | memoryview) -> None:
-    place = save.folder / name
-    _patiently(save, lambda: place.write_bytes(content), str(place))
+def _persist(save: Save, place: Location, content: bytes | memoryview) -> None:
+    _patiently(save, lambda: place.write_bytes(content), place)
 
 
-def _patiently(save: Save, act: Callable[[], T], place: str) -> T:
+def _patiently(save: Save, act: Callable[[], T], place: Location) -> T:
     """The result of `act`, which is tried again, with growing pauses, while the storage refuses."""
     deadline, pause = time.monotonic() + save.patience, _FIRST_PAUSE
     while time.monotonic() + pause < deadline:

@@ -16,7 +16,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from pipeline.checkpoint.record import COMMIT, committed
+from pipeline.checkpoint.record import COMMIT, newest_first
 from pipeline.config.average import AverageConfig
 from pipeline.config.base import ConfigModel
 from pipeline.config.family import AnyModelConfig, GenerativeConfig
@@ -108,13 +108,13 @@ def newest_model(folder: Location) -> Location:
     """
     if (folder / CARD).size() is not None:
         return folder
-    found = committed(folder)
-    if not found:
+    found = next(newest_first(folder), None)
+    if found is None:
         raise InputError(
             f"there is no model in {folder}: give the folder of a training run with at least one "
             f"complete checkpoint, or a folder with {CARD}"
         )
-    return folder / found[0][0]
+    return folder / found[0]
 
 
 def load_model(folder: Location, ema: AverageConfig | None = None) -> tuple[Generative, ModelCard]:

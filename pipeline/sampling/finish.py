@@ -4,6 +4,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
 import pyarrow.parquet as pq
@@ -16,6 +17,7 @@ from pipeline.sampling.shard_rows import SCHEMA, FinishedShard, read_sample_rows
 from pipeline.storage import Location
 
 SAMPLES = "sample_manifest.parquet"
+_AT_ONCE = 16
 
 
 def finish_set(plan: SetPlan, done: dict[str, FinishedShard]) -> DatasetInfo:
@@ -55,14 +57,19 @@ def finish_set(plan: SetPlan, done: dict[str, FinishedShard]) -> DatasetInfo:
 def _write_sample_manifest(output: Location, tasks: Sequence[ShardTask]) -> str:
     """`sample_manifest.parquet`, a row group for each shard, in order; its SHA-256.
 
-    It grows on a local disk and is stored whole, so memory holds one shard's lines.
+    It grows on a local disk and is stored whole, so memory holds the lines of a few shards, which
+    are fetched at once because object stores answer slowly.
     """
-    with tempfile.TemporaryDirectory(prefix="vdm-samples-") as folder:
+    with (
+        tempfile.TemporaryDirectory(prefix="vdm-samples-") as folder,
+        ThreadPoolExecutor(_AT_ONCE) as readers,
+    ):
         file = Path(folder) / SAMPLES
+        places = [output / ROWS / f"{PurePosixPath(task.shard).stem}.parquet" for task in tasks]
         with pq.ParquetWriter(file, SCHEMA) as writer:
-            for task in tasks:
-                name = f"{PurePosixPath(task.shard).stem}.parquet"
-                writer.write_table(read_sample_rows(output / ROWS / name))
+            for first in range(0, len(places), _AT_ONCE):
+                for lines in readers.map(read_sample_rows, places[first : first + _AT_ONCE]):
+                    writer.write_table(lines)
         (output / SAMPLES).write_file(file)
         with file.open("rb") as handle:
             return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -27,6 +27,7 @@ from pipeline.checkpoint.record import (
     checkpoint_name,
 )
 from pipeline.checkpoint.retention import tidy
+from pipeline.checkpoint.share import Share
 from pipeline.checkpoint.write import Save, commit, write_part
 from pipeline.config.train import TrainConfig
 from pipeline.model.export import CARD, RunCard
@@ -87,6 +88,7 @@ class Checkpoints:
         self._abandoned = Event()
         self._file: RankFile | None = None
         self._failures = 0
+        self._seen: dict[str, CheckpointRecord] = {}
 
     def save(
         self, engine: Engine, averages: Averages, progress: Progress, bits_per_dim: float
@@ -107,7 +109,8 @@ class Checkpoints:
             self._file = RankFile(
                 kinds,
                 engine.fragments(WEIGHTS),
-                list(engine.shapes),
+                {name: shape.numel() for name, shape in engine.shapes.items()},
+                Share(self._rank, dist.get_world_size()),
                 pinned=engine.device.type == "cuda",
             )
         self._file.fill(tensors)
@@ -198,7 +201,7 @@ class Checkpoints:
         def finish(abandoned: Event) -> None:
             commit(save, head, parameters, kinds, others, abandoned)
             log.info("step %d: checkpoint committed in %s", progress.step, self._run)
-            tidy(self._run, name, self._retention)
+            tidy(self._run, name, self._retention, self._seen)
 
         self._committed = self._thread.submit(finish, self._abandoned)
 

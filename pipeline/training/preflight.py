@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass
 
-from pipeline.checkpoint.record import committed
+from pipeline.checkpoint.record import newest_first
 from pipeline.cluster.submitted import check_submitted_paths
 from pipeline.config.train import TrainConfig
 from pipeline.data.manifest import DatasetInfo
@@ -83,7 +83,7 @@ def plan_training(config: TrainConfig) -> Plan:
                 "another name"
             )
         check_same_run(before, config, info.manifest_sha256, given.sha256 if given else None)
-    checkpoints = committed(run)
+    newest = next(newest_first(run), None)
     return Plan(
         config=config,
         data=info,
@@ -92,7 +92,7 @@ def plan_training(config: TrainConfig) -> Plan:
         given=given,
         run=run,
         before=before,
-        done_steps=checkpoints[0][1].step if checkpoints else 0,
+        done_steps=newest[1].step if newest else 0,
         tracking_uri=tracking_uri,
     )
 

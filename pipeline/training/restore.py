@@ -7,7 +7,7 @@ import torch.distributed as dist
 
 from pipeline.checkpoint.fragment import AVERAGE, MOMENTS, WEIGHTS
 from pipeline.checkpoint.read import CheckpointReader, DamagedError, Wanted, wrong_size
-from pipeline.checkpoint.record import committed, has_commits
+from pipeline.checkpoint.record import has_commits, newest_first
 from pipeline.errors import InputError
 from pipeline.storage import Location
 from pipeline.training.agreement import (
@@ -38,10 +38,9 @@ def restore(engine: Engine, run: Location) -> tuple[Progress, Averages] | None:
         AgreedInputError, OSError, PeerError: the storage cannot be read, as `raise_together`.
     """
     rank = dist.get_rank()
-    candidates, any_commit = from_rank_zero(
-        (committed(run), has_commits(run)) if rank == 0 else None
-    )
-    for name, record in candidates:
+    candidates = newest_first(run) if rank == 0 else iter(())
+    while (candidate := from_rank_zero(next(candidates, None))) is not None:
+        name, record = candidate
         averages: Averages = {}
         damage = failure = None
         try:
@@ -58,7 +57,7 @@ def restore(engine: Engine, run: Location) -> tuple[Progress, Averages] | None:
             return Progress(record.step, record.next_index), averages
         if rank == 0:
             log.warning("checkpoint %s is damaged (%s); trying the one before", name, problem)
-    if any_commit:
+    if from_rank_zero(rank == 0 and has_commits(run)):
         raise NoWholeCheckpointError(
             f"every checkpoint in {run} is damaged; restore one from a backup, or choose another "
             "name to train from the start"

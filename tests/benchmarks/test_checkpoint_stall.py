@@ -9,6 +9,7 @@ import torch
 
 from pipeline.checkpoint.fragment import Fragment
 from pipeline.checkpoint.rank_file import RankFile
+from pipeline.checkpoint.share import Share
 from pipeline.checkpoint.write import Save, write_part
 from pipeline.storage import open_storage
 
@@ -22,7 +23,9 @@ def test_checkpoint_stall(tmp_path: Path) -> None:
     sizes = torch.full((TENSORS,), ELEMENTS // TENSORS).tolist()
     layout = [Fragment(f"p{n}", 0, torch.randn(size)) for n, size in enumerate(sizes)]
     tensors = [f.tensor.clone() for _ in KINDS for f in layout]
-    file = RankFile(KINDS, layout, [f.name for f in layout], pinned=False)
+    file = RankFile(
+        KINDS, layout, {f.name: len(f.tensor) for f in layout}, Share(0, 1), pinned=False
+    )
     file.fill(tensors)
 
     def copy() -> float:

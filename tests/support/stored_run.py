@@ -10,6 +10,7 @@ from torch import Tensor
 from pipeline.checkpoint.fragment import AVERAGE, MOMENTS, WEIGHTS, Fragment
 from pipeline.checkpoint.rank_file import RankFile
 from pipeline.checkpoint.record import SNAPSHOTS, CheckpointRecord, FileRecord, checkpoint_name
+from pipeline.checkpoint.share import Share
 from pipeline.checkpoint.write import Save, commit, write_part
 from pipeline.config.average import AverageConfig
 from pipeline.model.export import CARD, ModelCard
@@ -72,7 +73,9 @@ def _store(
 ) -> None:
     kinds, weights = tuple(state), next(iter(state.values()))
     layout = [Fragment(name, 0, value.view(-1)) for name, value in weights.items()]
-    file = RankFile(kinds, layout, list(weights), pinned=False)
+    file = RankFile(
+        kinds, layout, {n: v.numel() for n, v in weights.items()}, Share(0, 1), pinned=False
+    )
     file.fill([value.view(-1).float() for kind in kinds for value in state[kind].values()])
     target = Save(folder, "life", 1, patience=0)
     write_part(target, 0, file.content(), file.layout)

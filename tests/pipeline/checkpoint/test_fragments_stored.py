@@ -22,13 +22,15 @@ from pipeline.checkpoint.read import (
     wrong_size,
 )
 from pipeline.checkpoint.record import COMMIT, CheckpointRecord, FileRecord, committed
+from pipeline.checkpoint.share import Share
 from pipeline.checkpoint.write import AbandonedError, Save, commit, write_part
 from pipeline.errors import InputError
 from pipeline.storage import Location, open_storage
 
 SHAPES = {"a.weight": (3, 5), "b": (1,), "c.bias": (7, 1, 4)}
 KINDS = ("weights", "exp_avg", "ema/ema")
-TOTAL = sum(torch.Size(shape).numel() for shape in SHAPES.values())
+SIZES = {name: torch.Size(shape).numel() for name, shape in SHAPES.items()}
+TOTAL, WHOLE = sum(SIZES.values()), Share(0, 1)
 HEAD = CheckpointRecord(
     step=3,
     next_index=24,
@@ -68,14 +70,32 @@ def others(files: dict[str, FileRecord]) -> dict[str, bytes]:
     return {"buffers.x.safetensors": b"\x08\0\0\0\0\0\0\0{}      "}
 
 
-def store(folder: Location, cuts: list[int], life: str = "x") -> CheckpointRecord:
-    """A checkpoint by as many ranks as there are ranges; its commit."""
-    ranges = split(cuts)
-    save = Save(folder, life, len(ranges), patience=0)
-    for rank, (first, end) in enumerate(ranges):
-        layout = fragments(STATE["weights"], first, end)
-        file = RankFile(KINDS, layout, list(SHAPES), pinned=False)
-        file.fill([f.tensor for k in KINDS for f in fragments(STATE[k], first, end)])
+Cut = Callable[[dict[str, torch.Tensor]], list[list[Fragment]]]
+"""The state of one kind -> the fragments of each rank."""
+
+
+def at(cuts: list[int]) -> Cut:
+    """All parameters in a row, cut at these elements."""
+    return lambda state: [fragments(state, first, end) for first, end in split(cuts)]
+
+
+def even(ranks: int) -> Cut:
+    """Each parameter cut into equal parts."""
+
+    def share(state: dict[str, torch.Tensor], rank: int) -> list[Fragment]:
+        ranges = Share(rank, ranks).ranges(SIZES)
+        return [Fragment(n, at, state[n].view(-1)[at : at + length]) for n, at, length in ranges]
+
+    return lambda state: [share(state, rank) for rank in range(ranks)]
+
+
+def store(folder: Location, cut: Cut, life: str = "x") -> CheckpointRecord:
+    """A checkpoint of a cut state; its commit."""
+    ranks = cut(STATE["weights"])
+    save = Save(folder, life, len(ranks), patience=0)
+    for rank, layout in enumerate(ranks):
+        file = RankFile(KINDS, layout, SIZES, Share(rank, len(ranks)), pinned=False)
+        file.fill([f.tensor for k in KINDS for f in cut(STATE[k])[rank]])
         write_part(save, rank, file.content(), file.layout)
     commit(save, HEAD, SHAPES, KINDS, others, Event())
     return committed(Location(folder.filesystem, *[str(Path(folder.path).parent)] * 2))[0][1]
@@ -88,12 +108,12 @@ def folder(tmp_path: Path) -> Location:
 
 @settings(max_examples=40, deadline=None)
 @given(
-    written=st.lists(st.integers(0, TOTAL), max_size=5),
+    written=st.lists(st.integers(0, TOTAL), max_size=5).map(at) | st.integers(1, 9).map(even),
     wanted=st.lists(st.integers(0, TOTAL), max_size=5),
     piece=st.sampled_from([8, 60, 4096]),
 )
 def test_any_ranks_to_any_ranks(
-    tmp_path_factory: pytest.TempPathFactory, written: list[int], wanted: list[int], piece: int
+    tmp_path_factory: pytest.TempPathFactory, written: Cut, wanted: list[int], piece: int
 ) -> None:
     """However the state was cut when written, and into whatever digested pieces, each new rank
     reads exactly its elements of each kind."""
@@ -116,7 +136,7 @@ def test_any_ranks_to_any_ranks(
 
 def test_a_file_is_plain_safetensors(folder: Location) -> None:
     """Any reader of safetensors can open a rank's file; names say what each tensor is."""
-    written = store(folder, [10])
+    written = store(folder, at([10]))
     (name,) = [n for n in written.files if n.startswith("rank-00000")]
     found = load_file(Path(folder.path) / name)
     assert torch.equal(found["weights/a.weight[0:10]"], STATE["weights"]["a.weight"].view(-1)[:10])
@@ -124,10 +144,24 @@ def test_a_file_is_plain_safetensors(folder: Location) -> None:
     assert open_checkpoint(folder).averages == ["ema"]
 
 
+def test_a_share_of_everything_is_said_in_two_numbers(folder: Location) -> None:
+    """No list of fragments, and a tensor for each kind with the parameters in a row."""
+    written = store(folder, even(4))
+    layouts = open_checkpoint(folder).index.files
+    assert [layout.share for layout in layouts.values()] == [(n, 4) for n in range(4)]
+    assert not any(layout.fragments for layout in layouts.values())
+    (name,) = [n for n in written.files if n.startswith("rank-00003")]
+    found = load_file(Path(folder.path) / name)  # elements 12 to 14 of 15, none of 1, 21 to 27
+    values = STATE["exp_avg"]
+    expected = [values["a.weight"].view(-1)[12:], values["c.bias"].view(-1)[21:]]
+    assert set(found) == set(KINDS)
+    assert torch.equal(found["exp_avg"], torch.cat(expected))
+
+
 def test_the_same_memory_serves_every_save() -> None:
     """A second fill replaces the first in place: a save allocates nothing."""
     layout = fragments(STATE["weights"], 0, TOTAL)
-    file = RankFile(("weights",), layout, list(SHAPES), pinned=False)
+    file = RankFile(("weights",), layout, SIZES, WHOLE, pinned=False)
     file.fill([f.tensor for f in layout])
     first, address = bytes(file.content()), file._buffer.data_ptr()
     file.fill([2 * f.tensor for f in layout])
@@ -152,7 +186,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_damage_is_found_and_named(folder: Location, file: str, damage: str) -> None:
     """No byte is used that was not compared with its digest."""
-    written = store(folder, [10])
+    written = store(folder, at([10]))
     (path,) = Path(folder.path).glob(file)
     harm, words = DAMAGES[damage]
     harm(path)
@@ -165,7 +199,7 @@ def test_the_commit_waits_for_every_part(folder: Location) -> None:
     """Nothing is committed before the last rank has written; then it is, by the waiting thread."""
     save = Save(folder, "x", 2, patience=0)
     layout = fragments(STATE["weights"], 0, TOTAL)
-    file = RankFile(KINDS, layout, list(SHAPES), pinned=False)
+    file = RankFile(KINDS, layout, SIZES, WHOLE, pinned=False)
     file.fill([f.tensor for k in KINDS for f in fragments(STATE[k], 0, TOTAL)])
     write_part(save, 0, file.content(), file.layout)
     thread = Thread(target=commit, args=(save, HEAD, SHAPES, KINDS, others, Event()))
@@ -173,7 +207,7 @@ def test_the_commit_waits_for_every_part(folder: Location) -> None:
     thread.join(0.3)
     assert thread.is_alive()
     assert (folder / COMMIT).size() is None
-    empty = RankFile(KINDS, [], list(SHAPES), pinned=False)
+    empty = RankFile(KINDS, [], SIZES, WHOLE, pinned=False)
     empty.fill([])
     write_part(save, 1, empty.content(), empty.layout)
     thread.join()
@@ -182,10 +216,10 @@ def test_the_commit_waits_for_every_part(folder: Location) -> None:
 
 def test_parts_of_an_earlier_life_do_not_count(folder: Location) -> None:
     """What a killed save left is no part of this one; a wait for nothing can be given up."""
-    store(folder, [10], life="earlier")
+    store(folder, at([10]), life="earlier")
     abandoned = Event()
     abandoned.set()
-    with pytest.raises(AbandonedError, match=r"rank-00000\.later\.json was never written"):
+    with pytest.raises(AbandonedError, match=r"parts\.later/rank-00000\.json was never written"):
         commit(Save(folder, "later", 2, 0), HEAD, SHAPES, KINDS, others, abandoned)
 
 
@@ -194,7 +228,7 @@ def test_storage_that_refuses_is_tried_again(tmp_path: Path) -> None:
     in_the_way = tmp_path / "checkpoint_000000003"
     in_the_way.write_bytes(b"")
     folder = open_storage(str(in_the_way))
-    file = RankFile(("weights",), fragments(STATE["weights"], 0, TOTAL), list(SHAPES), pinned=False)
+    file = RankFile(("weights",), fragments(STATE["weights"], 0, TOTAL), SIZES, WHOLE, pinned=False)
     with pytest.raises(InputError, match="cannot write"):
         write_part(Save(folder, "x", 1, patience=0.1), 0, file.content(), file.layout)
     save = Save(folder, "x", 1, patience=60)
@@ -204,12 +238,12 @@ def test_storage_that_refuses_is_tried_again(tmp_path: Path) -> None:
     assert thread.is_alive()
     in_the_way.unlink()
     thread.join()
-    assert (folder / save.part(0)).size() is not None
+    assert (save.parts / save.part(0)).size() is not None
 
 
 def test_what_is_not_there_is_named(folder: Location) -> None:
     """An average that was not kept, and what there is instead."""
-    store(folder, [10])
+    store(folder, at([10]))
     with pytest.raises(InputError, match=r"no ema/x of a.weight; it has weights, exp_avg, ema/ema"):
         open_checkpoint(folder).whole("ema/x")
 

@@ -66,7 +66,7 @@ def test_what_goes(tmp_path: Path) -> None:
     unreadable = store(tmp_path, 3)
     (unreadable / COMMIT).write_text('{"format": 99}')
     (tmp_path / "samples").mkdir()
-    tidy(open_storage(str(tmp_path)), checkpoint_name(6), CheckpointConfig(keep=2))
+    tidy(open_storage(str(tmp_path)), checkpoint_name(6), CheckpointConfig(keep=2), {})
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         *(checkpoint_name(step) for step in (3, 4, 6)),
         later.name,

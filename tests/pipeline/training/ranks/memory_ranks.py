@@ -20,7 +20,7 @@ def measured(config: TrainConfig) -> dict[str, int]:
     before = held_bytes()
     engine = common.engine(config)
     averages = start_averages(config.optimizer.ema, engine.weights())
-    meter = IntervalMeter(engine.vdm.term_names, common.CPU)
+    meter = IntervalMeter(engine.model.term_names, common.CPU)
 
     def step() -> None:
         train_step(engine, common.own_batches(0, config), common.settings(config), meter)
