@@ -17,6 +17,9 @@ class HardwareConfig(ConfigModel):
     )
     peak_tflops: float = Field(gt=0, description="Of a GPU at the precision used, dense.")
     achieved: float = Field(gt=0, le=1, description="Share of the peak that the passes reach.")
+    memory_gbytes_per_second: float = Field(
+        gt=0, description="Of a GPU's own memory, which the optimizer's update is bound by."
+    )
     gpus_per_node: int = Field(8, gt=0)
     node_gbytes_per_second: float = Field(
         gt=0, description="In and out of a GPU, to the others of its node."
@@ -65,7 +68,8 @@ class PlanConfig(TrainConfig):
     )
     calibration: str | None = Field(
         None,
-        description="Folder of a run on such hardware, with its journal: what a worker of it "
-        "achieves takes the place of peak_tflops x achieved.",
+        description="Folder that jobs.benchmark has written on such hardware: what was measured "
+        "takes the place of peak_tflops x achieved, memory_gbytes_per_second, "
+        "host_gbytes_per_second and the bandwidth of the links.",
     )
     output: str | None = Field(None, description="JSON file for all figures.")

@@ -14,6 +14,7 @@ the format: a change of it would break the resumption of running trainings.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -136,3 +137,12 @@ def worker_indices(batch: int, *, global_batch: int, rank: int, world_size: int)
     """
     first = batch * global_batch
     return range(first + rank, first + global_batch, world_size)
+
+
+def reads_per_sample(workers: int, *, lanes: int, shuffle_window: int) -> int:
+    """How often a sample is read from the storage in an epoch, all workers together.
+
+    Once where the workers divide the lanes. Else a lane is shared by workers / gcd(workers, lanes)
+    of them, and each reads a whole window for its part of it, however small.
+    """
+    return min(shuffle_window, workers // math.gcd(workers, lanes))

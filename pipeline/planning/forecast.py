@@ -16,7 +16,8 @@ class Workload:
     """What a run consists of, wherever it runs.
 
     `flops`: of training on one image, forward and backward. `images`: of the whole run.
-    `image_bytes`: of an image in its shard. `rate`: FLOP/s that a GPU achieves.
+    `image_bytes`: of an image in its shard. `rate`: FLOP/s that a GPU achieves in the two passes.
+    `update_seconds`: of optimizer and averages, for each element that a GPU updates.
     """
 
     parameters: int
@@ -24,14 +25,15 @@ class Workload:
     images: int
     image_bytes: float
     rate: float
+    update_seconds: float
     message: Message
 
 
 class Forecast(NamedTuple):
     """The plan for `gpus` GPUs. Times are in seconds, sizes in bytes.
 
-    `step` is computing and communicating one after the other, or waiting for the data if that
-    takes longer; `bound` names the greatest of the three. `interval` is the best time between
+    `step` is computing, updating and communicating one after the other, or waiting for the data if
+    that takes longer; `bound` names the greatest of the four. `interval` is the best time between
     checkpoints, `stall` how long each stops the training, `write` until it is safe.
     """
 
@@ -40,11 +42,13 @@ class Forecast(NamedTuple):
     steps: int
     memory: DeviceMemory
     compute: float
+    update: float
     communication: float
     data: float
     step: float
     bound: str
     images_per_second: float
+    reads_per_image: int
     shard_bytes_per_second: float
     checkpoint_bytes: float
     stall: float
@@ -57,13 +61,21 @@ class Forecast(NamedTuple):
 
 
 def forecast(
-    work: Workload, batch: int, sharding: Sharding, memory: DeviceMemory, hardware: HardwareConfig
+    work: Workload,
+    batch: int,
+    reads: int,
+    sharding: Sharding,
+    memory: DeviceMemory,
+    hardware: HardwareConfig,
 ) -> Forecast:
-    """Plan `work` with a global batch of so many images on `sharding.workers` GPUs."""
+    """Plan `work` with a global batch of so many images on `sharding.workers` GPUs.
+
+    `reads`: how often each image is read, all workers together.
+    """
     gpus, steps = sharding.workers, -(-work.images // batch)
-    seconds = _step_seconds(work, batch, sharding, hardware)
+    seconds = _step_seconds(work, batch, reads, sharding, hardware)
     bound = max(seconds, key=lambda part: seconds[part])
-    step = max(seconds["compute"] + seconds["communication"], seconds["data"])
+    step = max(seconds["compute"] + seconds["update"] + seconds["communication"], seconds["data"])
     # weights, two moments and the averages, each share copied by its GPU and written by its host
     size = 4.0 * work.parameters * (3 + sharding.averages)
     faults = Faults(
@@ -84,7 +96,8 @@ def forecast(
         step=step,
         bound=bound,
         images_per_second=batch / step,
-        shard_bytes_per_second=batch / step * work.image_bytes,
+        reads_per_image=reads,
+        shard_bytes_per_second=batch / step * reads * work.image_bytes,
         checkpoint_bytes=size,
         stall=faults.stall,
         write=faults.write,
@@ -97,7 +110,7 @@ def forecast(
 
 
 def _step_seconds(
-    work: Workload, batch: int, sharding: Sharding, hardware: HardwareConfig
+    work: Workload, batch: int, reads: int, sharding: Sharding, hardware: HardwareConfig
 ) -> dict[str, float]:
     """Seconds that each part of a step would take alone."""
     links = Links(
@@ -107,11 +120,13 @@ def _step_seconds(
         hardware.latency_microseconds * 1e-6,
     )
     gpus = sharding.workers
+    updated = work.parameters / (1 if sharding.stage == 0 else gpus)
     traffic = step_traffic(
         work.parameters, gpus, sharding.stage, sharding.accumulation, work.message
     )
     return {
         "compute": batch / gpus * work.flops / work.rate,
+        "update": updated * work.update_seconds,
         "communication": traffic_seconds(traffic, gpus, links),
-        "data": batch * work.image_bytes / (hardware.storage_gbytes_per_second * _GB),
+        "data": batch * reads * work.image_bytes / (hardware.storage_gbytes_per_second * _GB),
     }

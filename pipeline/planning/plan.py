@@ -8,17 +8,20 @@ import torch
 from pipeline.config.plan import ImagesConfig, PlanConfig
 from pipeline.config.train import TrainConfig
 from pipeline.data.mixture import Mixture, open_mixture
+from pipeline.data.order import reads_per_sample
 from pipeline.data.transform import seen_shape
 from pipeline.errors import InputError
 from pipeline.model.family import check_family, read_given
 from pipeline.planning.activations import Trained
-from pipeline.planning.calibration import measured_rate
+from pipeline.planning.calibration import calibrated, read_calibration
 from pipeline.planning.communication import Message
 from pipeline.planning.fits import GIB, MemoryTable, memory_table, passes_of
 from pipeline.planning.forecast import Forecast, Workload, forecast
 from pipeline.planning.memory import device_memory, sharding_of
 from pipeline.training.compute_cost import compute_cost
 from pipeline.training.deepspeed_json import deepspeed_json
+
+_ADAM_BYTES, _AVERAGE_BYTES = 28, 12  # float32 read and written for an element, in one pass each
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,12 @@ def plan_cluster(config: PlanConfig) -> ClusterPlan:
     shape = seen_shape(config.data.transform, images.shape)
     given = read_given(config)
     trained = Trained(config.model, shape, images.classes, images.levels, given)
-    work = workload(config, trained, images.bytes)
+    if config.calibration is not None:
+        found = read_calibration(config.path(config.calibration), config.deepspeed.precision)
+        config = config.model_copy(update={"hardware": calibrated(config.hardware, found)})
+        work = workload(config, trained, images.bytes, found.rate, found.update_seconds)
+    else:
+        work = workload(config, trained, images.bytes, *described_speed(config))
     workers = config.cluster.worker_counts[0]
     scaled, impossible = scaled_configs(config, {workers, *config.gpus})
     sizes = {config.micro_batch, *config.micro_batches}
@@ -60,7 +68,9 @@ def plan_cluster(config: PlanConfig) -> ClusterPlan:
     def on(gpus: int, other: PlanConfig) -> Forecast:
         sharding = sharding_of(other, gpus)
         memory = device_memory(work.parameters, passes[other.micro_batch], sharding)
-        return forecast(work, other.data.batch_size, sharding, memory, hardware)
+        data = other.data
+        reads = reads_per_sample(gpus, lanes=data.lanes, shuffle_window=data.shuffle_window)
+        return forecast(work, data.batch_size, reads, sharding, memory, hardware)
 
     return ClusterPlan(
         config=config,
@@ -85,20 +95,28 @@ def images_of(config: TrainConfig) -> ImagesConfig:
     )
 
 
-def workload(config: PlanConfig, trained: Trained, image_bytes: float) -> Workload:
+def described_speed(config: PlanConfig) -> tuple[float, float]:
+    """FLOP/s in the passes, and seconds of the update of an element, by the description."""
+    hardware, averages = config.hardware, len(config.optimizer.ema)
+    touched = _ADAM_BYTES + _AVERAGE_BYTES * averages
+    return (
+        hardware.peak_tflops * 1e12 * hardware.achieved,
+        touched / (hardware.memory_gbytes_per_second * 1e9),
+    )
+
+
+def workload(
+    config: PlanConfig, trained: Trained, image_bytes: float, rate: float, update_seconds: float
+) -> Workload:
     """What the run consists of; the model is counted, not computed.
 
     Raises:
-        InputError: the model cannot be built, or the calibration is none.
+        InputError: the model cannot be built.
     """
     shape, given = trained.shape, trained.given
     parameters = check_family(config.model, shape, trained.classes, trained.levels, given)
     with torch.device("meta" if given is None else "cpu"):
         model = trained.build()
-    hardware = config.hardware
-    rate = hardware.peak_tflops * 1e12 * hardware.achieved
-    if config.calibration is not None:
-        rate = measured_rate(config.path(config.calibration))
     zero = config.deepspeed.config.get("zero_optimization", {})
     sent = 2 if config.deepspeed.precision == "bfloat16" else 4
     return Workload(
@@ -107,6 +125,7 @@ def workload(config: PlanConfig, trained: Trained, image_bytes: float) -> Worklo
         images=config.steps * config.data.batch_size,
         image_bytes=image_bytes,
         rate=rate,
+        update_seconds=update_seconds,
         message=Message(
             gradient=sent,
             weight=sent,

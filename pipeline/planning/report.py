@@ -1,6 +1,7 @@
 """A plan for people, with its assumptions in the open, and all its figures for programs."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from pipeline.metrics import duration_text
@@ -11,9 +12,10 @@ from pipeline.planning.plan import ClusterPlan
 ASSUMPTIONS = """\
 assumptions
   compute        3 forward passes an image (matrix products, convolutions) at the rate above
+  update         every element of state once through the memory, or as measured
   communication  ring collectives, none of them hidden behind computing
   activations    as PyTorch's CPU kernels keep them; recomputing is not known here
-  data           shards are read once an epoch from the storage; decoding keeps up
+  data           shards are read from the storage as often as `reads` says; decoding keeps up
   failures       independent, at a constant rate, each ends the job; spare nodes are at hand
   checkpoints    copied to the host while training waits, written beside it; saved at the best time
   workers alike  no stragglers; the first start, reports and pictures are not in it"""
@@ -22,7 +24,7 @@ assumptions
 def plan_text(plan: ClusterPlan) -> str:
     """Tables of memory and of each number of GPUs, and what was assumed."""
     work, config = plan.work, plan.config
-    source = "measured in the run of calibration" if config.calibration else "peak x achieved"
+    source = "measured by jobs.benchmark" if config.calibration else "peak x achieved"
     head = (
         f"plan: {config.name}, {work.images:,} images of {work.image_bytes:,.0f} bytes in all\n"
         f"  model   {work.parameters:,} parameters, {work.flops / 1e9:.4g} GFLOP to train on an "
@@ -49,26 +51,43 @@ def _memory_table(plan: ClusterPlan) -> str:
     return "\n".join(lines)
 
 
+_COLUMNS: dict[str, tuple[int, Callable[[Forecast], str]]] = {
+    "GPUs": (6, lambda row: str(row.gpus)),
+    "batch": (9, lambda row: str(row.batch)),
+    "GiB of a GPU": (14, lambda row: f"{row.memory.peak / GIB:.2f}"),
+    "step ms": (9, lambda row: f"{1e3 * row.step:.1f}"),
+    "compute": (9, lambda row: f"{1e3 * row.compute:.1f}"),
+    "update": (8, lambda row: f"{1e3 * row.update:.1f}"),
+    "comm.": (8, lambda row: f"{1e3 * row.communication:.1f}"),
+    "data": (9, lambda row: f"{1e3 * row.data:.1f}"),
+    "bound": (15, lambda row: row.bound),
+    "images/s": (10, lambda row: f"{row.images_per_second:,.0f}"),
+    "reads": (7, lambda row: str(row.reads_per_image)),
+    "shards MB/s": (13, lambda row: f"{row.shard_bytes_per_second / 1e6:.1f}"),
+    "save GB": (9, lambda row: f"{row.checkpoint_bytes / 1e9:.3f}"),
+    "stall": (9, lambda row: f"{row.stall:.3f}s"),
+    "every": (10, lambda row: _short(row.interval)),
+    "MTBF": (9, lambda row: "never" if row.mtbf == math.inf else duration_text(row.mtbf)),
+    "goodput": (9, lambda row: f"{row.goodput:.3f}"),
+    "days": (10, lambda row: f"{row.days:.3f}"),
+    "cost": (14, lambda row: f"{row.cost:,.2f}"),
+}
+
+
 def _scale_table(plan: ClusterPlan) -> str:
-    lines = [
-        f"  GPUs    batch  GiB of a GPU  step ms  compute  comm.   data  bound           images/s"
-        f" shards MB/s  save GB   stall     every     MTBF  goodput      days  cost   "
-        f"({plan.config.scaling} scaling)"
-    ]
-    lines += [_row(row, plan.room) for row in plan.forecasts]
+    head = "".join(f"{name:>{width}}" for name, (width, _) in _COLUMNS.items())
+    lines = [f"{plan.config.scaling} scaling; times of a step in ms", head]
+    for row in plan.forecasts:
+        cells = "".join(f"{text(row):>{width}}" for width, text in _COLUMNS.values())
+        lines.append(cells + ("" if row.memory.peak <= plan.room else "  does not fit"))
+    again = [row for row in plan.forecasts if row.reads_per_image > 1]
+    if again:
+        lanes, counts = plan.config.data.lanes, ", ".join(str(row.gpus) for row in again)
+        lines.append(
+            f"On {counts} GPUs images are read more than once: make data.lanes ({lanes}) a "
+            "multiple of the GPUs before the run begins."
+        )
     return "\n".join(lines)
-
-
-def _row(row: Forecast, room: float) -> str:
-    fits = "" if row.memory.peak <= room else "  does not fit"
-    mtbf = "never" if row.mtbf == math.inf else duration_text(row.mtbf)
-    return (
-        f"{row.gpus:>6}{row.batch:>9}{row.memory.peak / GIB:>14.2f}{1e3 * row.step:>9.1f}"
-        f"{1e3 * row.compute:>9.1f}{1e3 * row.communication:>7.1f}{1e3 * row.data:>7.1f}"
-        f"  {row.bound:<14}{row.images_per_second:>10,.0f}{row.shard_bytes_per_second / 1e6:>12.1f}"
-        f"{row.checkpoint_bytes / 1e9:>9.3f}{row.stall:>7.3f}s{_short(row.interval):>10}"
-        f"{mtbf:>9}{row.goodput:>9.3f}{row.days:>10.3f}  {row.cost:,.2f}{fits}"
-    )
 
 
 def _short(seconds: float) -> str:

@@ -8,6 +8,7 @@ from pipeline.cluster.submitted import check_submitted_paths
 from pipeline.config.train import TrainConfig
 from pipeline.data.manifest import DatasetInfo
 from pipeline.data.mixture import open_mixture
+from pipeline.data.order import reads_per_sample
 from pipeline.data.source import Source
 from pipeline.data.transform import seen_shape
 from pipeline.errors import InputError
@@ -43,11 +44,14 @@ class Plan:
     def text(self) -> str:
         """The plan in words."""
         config, start = self.config, f"continues after step {self.done_steps}"
+        data, workers = config.data, config.cluster.worker_counts[-1]
+        reads = reads_per_sample(workers, lanes=data.lanes, shuffle_window=data.shuffle_window)
+        again = f", read {reads} times: data.lanes is no multiple of the workers"
         of = f", {self.given.text} {self.given.place}" if self.given else ""
         return (
             f"plan: {config.name} {start if self.before else 'starts'} in {self.run}\n"
             f"  data      {self.data.samples:,} images {self.data.shape}, "
-            f"{self.epochs:.1f} epochs\n"
+            f"{self.epochs:.1f} epochs{again if reads > 1 else ''}\n"
             f"  model     {config.model.kind}, {self.parameters:,} parameters{of}\n"
             f"  step      {config.data.batch_size} images = {self.workers} workers x "
             f"{config.accumulation} x {config.micro_batch}\n"

@@ -44,7 +44,9 @@ def test_figures_by_hand(planned: Any, capsys: pytest.CaptureFixture[str]) -> No
     )
     assert four["compute"] == pytest.approx(two["compute"] / 2)
     assert two["checkpoint_bytes"] == 4 * figures["parameters"] * 5  # weights, moments, 2 averages
-    assert two["step"] == pytest.approx(two["compute"] + two["communication"])
+    elements = figures["parameters"] / 2  # at stage 1 each updates its half; two averages
+    assert two["update"] == pytest.approx(elements * (28 + 2 * 12) / 3350e9)
+    assert two["step"] == pytest.approx(two["compute"] + two["update"] + two["communication"])
     assert two["mtbf"] is None
     assert two["cost"] == pytest.approx(6 * two["step"] / two["goodput"] / 3600 * 2 * 3.0)
     assert math.isclose(two["days"] * 24 * 2 * 3.0, two["cost"])
@@ -77,12 +79,59 @@ def test_what_does_not_fit_is_said(planned: Any, capsys: pytest.CaptureFixture[s
     assert "These fit: data.micro_batch=4 at ZeRO stage 0" in said
 
 
-def test_a_calibration_without_a_run_is_refused(
-    planned: Any, capsys: pytest.CaptureFixture[str]
+def benchmark(folder: Path, **changes: Any) -> None:
+    """A report of one and two workers with 4 images each: passes 0.4 s, update 0.1 s."""
+
+    def trial(workers: int) -> dict[str, Any]:
+        phases = {"forward": 0.1, "backward": 0.3, "optimizer": 0.08, "average": 0.02}
+        step = {"seconds": [0.5]}
+        return {
+            "workers": workers, "global_batch": 4 * workers, "device": "CPU", "load": 0.0,
+            "compute": {"precision": "float32", "step": step, "phases": phases},
+            "loader": step, "both": step, "save": step, "stall": {"seconds": [0.25]},
+            "all_reduce": None if workers == 1 else {"seconds": [0.01]},
+        }  # fmt: skip
+
+    report = {
+        "name": "toy", "zero_stage": 1, "parameters": 1000, "training_flops": 3000,
+        "peak_flops": None, "state_bytes": 20_000, "checkpoint_every_steps": 10, "steps": 1,
+        "repeats": 2, "torch": "2", "code": "0", "trials": [trial(1), trial(2)],
+        "other_precision": None,
+    }  # fmt: skip
+    folder.mkdir()
+    (folder / "benchmark.json").write_text(json.dumps(report | changes))
+
+
+def test_what_was_measured_takes_the_place_of_the_description(planned: Any, tmp_path: Path) -> None:
+    """Rates, update, host copy and link by hand, from the report of a benchmark."""
+    benchmark(tmp_path / "speed")
+    code, figures = planned(f"calibration={tmp_path}/speed")
+    assert code == 0
+    two = figures["forecasts"][0]
+    assert figures["flops_per_second_of_a_gpu"] == pytest.approx(3000 * 4 / 0.4)
+    assert two["update"] == pytest.approx(figures["parameters"] / 2 * 0.1 / 1000)
+    assert figures["hardware"]["node_gbytes_per_second"] == pytest.approx(4000 / 0.01 / 1e9)
+    assert figures["hardware"]["network_gbytes_per_second"] == 400
+    assert two["stall"] == pytest.approx(4 * figures["parameters"] * 5 / 2 / (10_000 / 0.25))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (None, "has no benchmark.json; make it by jobs.benchmark"),
+        ({"trials": "none"}, "is no report of jobs.benchmark"),
+        ({}, "was measured in float32 and the run is in bfloat16"),
+    ],
+)
+def test_a_calibration_that_is_none_is_refused(
+    planned: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], changes: Any, words: str
 ) -> None:
-    """Exit code 2."""
-    assert planned("calibration=absent")[0] == 2
-    assert "is no training run" in capsys.readouterr().err
+    """Exit code 2, and what to do."""
+    if changes is not None:
+        benchmark(tmp_path / "speed", **changes)
+    given = f"calibration={tmp_path}/speed"
+    assert planned(given, "deepspeed.precision=bfloat16")[0] == 2
+    assert words in capsys.readouterr().err
 
 
 def test_training_that_cannot_fit_is_refused(tiny: Any, pack: Any, tmp_path: Path) -> None:

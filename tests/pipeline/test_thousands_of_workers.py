@@ -27,6 +27,7 @@ from pipeline.checkpoint.retention import tidy
 from pipeline.config.train import CheckpointConfig
 from pipeline.data import dataset as dataset_module
 from pipeline.data.dataset import ShardedDataset, open_dataset
+from pipeline.data.order import reads_per_sample
 from pipeline.sampling.finish import finish_set
 from pipeline.sampling.output_folder import finished_shards
 from pipeline.storage import Location, open_storage
@@ -132,8 +133,10 @@ def test_lanes_for_every_worker_read_each_block_about_once(
 
     enough = [reads(workers, 64) for workers in (1, 8, 64)]
     assert enough == [enough[0]] * 3
-    few = [reads(workers, 4) for workers in (4, 16, 64)]
-    assert 3 * few[0] < few[1] < few[2] <= 1024 * 3
+    few = {workers: reads(workers, 4) for workers in (4, 16, 64)}
+    for workers, read in few.items():
+        times = reads_per_sample(workers, lanes=4, shuffle_window=16)
+        assert read == pytest.approx(times * few[4], rel=0.02)
 
 
 def test_a_worker_opens_a_set_without_a_look_at_every_shard(
