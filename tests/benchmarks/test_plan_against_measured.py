@@ -1,6 +1,6 @@
-"""Step times that `jobs.plan` predicts from a benchmark of another configuration, beside measured.
+"""Step times that `jobs.plan` predicts from another configuration's benchmark, beside measured.
 
-    OMP_NUM_THREADS=1 python -m pytest tests/benchmarks/test_plan_against_measured.py -m benchmark -s
+    OMP_NUM_THREADS=1 python -m pytest -m benchmark -s tests/benchmarks/test_plan_against*.py
 
 Calibrated is on one worker with 16 images and, for the link, on two; predicted are other numbers of
 images, another width, another depth, and two workers.
