@@ -81,8 +81,8 @@ class DeepSpeedConfig(ConfigModel):
     )
     compile: bool = Field(
         False,
-        description="torch.compile for the network, at ZeRO stages 0 to 2; the first step of every "
-        "start takes minutes longer. Workers need a C++ compiler.",
+        description="torch.compile for a VDM's network, at ZeRO stages 0 to 2; the first step of "
+        "every start takes minutes longer. Workers need a C++ compiler.",
     )
     config: dict[str, Any] = Field(
         default_factory=dict, description="Further DeepSpeed JSON, passed through untouched."
@@ -240,6 +240,15 @@ class TrainConfig(JobConfig):
     def accumulation(self) -> int:
         """Forward passes per step and worker; of a range of workers, on the fewest."""
         return self.data.batch_size // (self.cluster.worker_counts[0] * self.micro_batch)
+
+    @model_validator(mode="after")
+    def _compiles_a_vdm(self) -> "TrainConfig":
+        if self.deepspeed.compile and self.model.kind != "vdm":
+            raise ValueError(
+                f"deepspeed.compile is for model.kind=vdm, and this is {self.model.kind}: leave it "
+                "out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _snapshots_of_something(self) -> "TrainConfig":

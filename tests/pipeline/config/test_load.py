@@ -13,6 +13,7 @@ from pipeline.config.model import (
     ScheduledClassifierConfig,
     UNetConfig,
 )
+from pipeline.config.plan import PlanConfig
 from pipeline.config.prepare import PrepareConfig
 from pipeline.config.quality import GateJobConfig, QualityConfig, TrainFeaturesConfig
 from pipeline.config.rungs import LadderConfig
@@ -30,6 +31,7 @@ SCHEMAS: dict[str, type[ConfigModel]] = {
     "quality": QualityConfig,
     "gate": GateJobConfig,
     "ladder": LadderConfig,
+    "cluster": PlanConfig,
 }
 BASE = [
     "name=x",
@@ -54,8 +56,9 @@ def message(*overrides: str) -> str:
 @pytest.mark.parametrize("preset", sorted(PRESETS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_presets_load(preset: Path) -> None:
     """Every shipped preset is valid for its job."""
-    schema = SCHEMAS.get(preset.stem.rpartition("_")[2], TrainConfig)
-    load_config(schema, [str(preset)], [])
+    kind = preset.stem.rpartition("_")[2]
+    before = [str(PRESETS / "fashion_mnist_cpu.yaml")] if kind == "cluster" else []
+    load_config(SCHEMAS.get(kind, TrainConfig), [*before, str(preset)], [])
 
 
 @pytest.mark.parametrize(

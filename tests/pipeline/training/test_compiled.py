@@ -61,6 +61,12 @@ def test_stage_3_is_refused(tiny: Any) -> None:
         tiny("deepspeed={zero_stage: 3, compile: true}")
 
 
+def test_other_families_are_refused(tiny: Any) -> None:
+    """Their networks have not been tried."""
+    with pytest.raises(InputError, match=r"model\.kind=vdm, and this is classifier"):
+        tiny("deepspeed.compile=true", "model={kind: classifier, of: run, network: {width: 8}}")
+
+
 def test_a_machine_without_a_compiler_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """With what was looked for and what to do."""
     monkeypatch.setenv("PATH", "")
