@@ -4,8 +4,10 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import TypeAdapter
 from torch import nn
 
+from pipeline.config.family import AnyModelConfig
 from pipeline.config.model import ScheduleConfig, ScheduledClassifierConfig
 from pipeline.config.train import TrainConfig
 from pipeline.model.build import build_schedule, check_model
@@ -101,6 +103,24 @@ def test_a_classifier_on_a_frozen_schedule_is_watched(tiny: Any) -> None:
         return pass_memory(Trained(model, SHAPE, CLASSES, 256, given), 16, bfloat16=False).without
 
     assert 1.5 * taken(32) < taken(64) < 2.5 * taken(32)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"kind": "vae"},
+        {"kind": "hvae", "depth": 2},
+        {"kind": "mhvae", "depth": 2},
+        {"kind": "latent_vdm", "vae": {"kind": "vae"}, "network": {"kind": "unet", "width": 32}},
+    ],
+    ids=lambda model: model["kind"],
+)
+def test_every_family_is_watched(model: dict[str, Any]) -> None:
+    """Twice the images take about twice as much, and no family needs its weights for it."""
+    config = TypeAdapter(AnyModelConfig).validate_python(model)
+    family = Trained(config, (1, 16, 16), CLASSES, 256)
+    taken = [pass_memory(family, images, bfloat16=False).without for images in (32, 64)]
+    assert 1.5 * taken[0] < taken[1] < 2.1 * taken[0]
 
 
 @pytest.mark.slow
