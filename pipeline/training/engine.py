@@ -7,6 +7,7 @@ around the network), so the schedule, the decoder and the ELBO keep their precis
 import os
 import warnings
 from collections.abc import Mapping
+from datetime import timedelta
 from functools import partial
 from typing import Any, cast
 
@@ -64,6 +65,7 @@ class Engine:
             config=self.deepspeed_json | without_clipping,
             dist_init_required=False,
         )
+        self._wait_at_most(config.cluster.collective_timeout_seconds)
         self._check_float32()
         for island in self.model.islands:
             self._exchange_in_float32(island)
@@ -221,6 +223,11 @@ class Engine:
     def _adam(self) -> torch.optim.Optimizer:
         optimizer = self._engine.optimizer
         return cast(torch.optim.Optimizer, optimizer if self._stage == 0 else optimizer.optimizer)
+
+    def _wait_at_most(self, seconds: float) -> None:
+        """DeepSpeed's own process group comes with torch's time-out: 10 minutes, 30 over gloo."""
+        group = self._engine.seq_data_parallel_group
+        dist.distributed_c10d._set_pg_timeout(timedelta(seconds=seconds), group)
 
     def _check_float32(self) -> None:
         wrong = [

@@ -74,10 +74,12 @@ def run_training(job: TrainJob, storage_path: str, stop: threading.Event) -> int
         GraceExceededError: the workers did not leave in time after `stop` was set.
     """
     cluster = job.config.cluster
-    # Ray gives a group this long to find its nodes before it counts anew which are still there.
+    # Ray gives a group this long to find its nodes before it counts anew which are still there,
     os.environ.setdefault(
         "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(cluster.start_timeout_seconds)
     )
+    # and without this a rank waits for ever where all are asked about nodes that leave.
+    os.environ.setdefault("RAY_TRAIN_COLLECTIVE_TIMEOUT_S", str(cluster.collective_timeout_seconds))
     monitor = start_monitor()
     result = _in_thread(_trainer(job, storage_path, monitor).fit)
     cut = math.inf

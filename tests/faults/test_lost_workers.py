@@ -4,6 +4,8 @@ Each test injects its fault for real on a cluster of several raylets. Afterwards
 the run equals that of the undisturbed run, value for value, with each step once.
 """
 
+import os
+import signal
 import time
 from contextlib import suppress
 from typing import Any
@@ -43,6 +45,16 @@ def test_the_driver_is_killed_and_the_command_given_again(run: Any, undisturbed:
     driver.kill()
     driver.wait()
     here.recover(here.start())
+    assert here.curves() == undisturbed
+
+
+def test_a_worker_hangs(run: Any, cluster: Any, undisturbed: Any) -> None:
+    """SIGSTOP: the other rank's collective times out, the group is replaced, the run goes on."""
+    here = run("cluster.collective_timeout_seconds=30")
+    driver = here.start()
+    here.wait_for(lambda: here.committed(40), driver)
+    os.kill(cluster.workers()[-1].pid, signal.SIGSTOP)
+    here.recover(driver)
     assert here.curves() == undisturbed
 
 
