@@ -131,6 +131,7 @@ def workload(
             weight=sent,
             bucket=int(zero.get("reduce_bucket_size", 500_000_000)),
             reused=int(zero.get("stage3_max_reuse_distance", 1_000_000_000)),
+            scattered=not zero.get("use_multi_rank_bucket_allreduce", True),
         ),
     )
 

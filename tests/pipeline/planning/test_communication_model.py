@@ -17,7 +17,9 @@ PARAMETERS = 7_500_000_000
 def test_volumes_of_zero(stage: int, volume: int) -> None:
     """2, 2, 2 and 3 parameters' worth through a worker (Rajbhandari et al. 2020, section 7)."""
     many = 1_000_000
-    traffic = step_traffic(PARAMETERS, many, stage, 1, Message(4, 4, 500_000_000, 10**9))
+    traffic = step_traffic(
+        PARAMETERS, many, stage, 1, Message(4, 4, 500_000_000, 10**9, scattered=True)
+    )
     assert traffic.bytes == pytest.approx(4 * volume * PARAMETERS, rel=1e-5)
 
 
@@ -28,8 +30,8 @@ def test_accumulation_multiplies_what_is_sent_for_each_micro_batch() -> None:
     def sent(stage: int, accumulation: int) -> float:
         return step_traffic(1000, 2, stage, accumulation, message).bytes / 500
 
-    assert [sent(stage, 4) for stage in range(4)] == [4, 6, 8 + 4, 8 + 8]
-    assert [sent(stage, 1) for stage in range(4)] == [4, 6, 6, 4]
+    assert [sent(stage, 4) for stage in range(4)] == [4, 4 + 4, 16 + 4, 8 + 8]
+    assert [sent(stage, 1) for stage in range(4)] == [4, 4 + 4, 4 + 4, 2 + 2]
 
 
 def test_weights_that_are_not_kept_are_gathered_again() -> None:
