@@ -1,4 +1,4 @@
-"""Train a Variational Diffusion Model, or a classifier to guide one, on a sharded image set.
+"""Train a model on a sharded image set: a VDM, a VAE, a VDM of latents, a classifier to guide one.
 
     python -m jobs.train --config jobs/presets/fashion_mnist_cpu.yaml steps=2000
     ray job submit --working-dir . -- python -m jobs.train --config ... root=/shared/folder

@@ -27,7 +27,10 @@ def test_each_link_leads_to_a_file_that_defines_what_it_names() -> None:
         if name not in definitions(ast.parse(source).body):
             wrong.append(f"{target} does not define {name}")
     assert not wrong
-    assert PAGE.count("](") == len(re.findall(r"\[`[\w.]+`\]\(", PAGE)), "a link names code"
+    pictures = re.findall(r"!\[[^\]]+\]\((\S+)\)", PAGE)
+    assert all((ROOT / "docs" / picture).is_file() for picture in pictures)
+    links = re.findall(r"\[`[\w.]+`\]\(", PAGE)
+    assert PAGE.count("](") == len(links) + len(pictures), "a link names code"
 
 
 def test_the_page_names_every_file_of_the_ladder_but_its_sampling() -> None:
