@@ -71,13 +71,14 @@ def device_memory(parameters: int, passes: PassMemory, sharding: Sharding) -> De
     bucket = sharding.bucket or bucket_size(parameters)
     buckets = 0.0 if stage == 0 else float(bucket * sharding.bucket_bytes)
     growing = whole + passes.without if sharding.accumulation > 1 else passes.growing
-    gathered = 0.0
+    copy = gathered = 0.0
     if sharding.workers > 1:  # one worker's part is the whole
+        copy = share
         gathered = 4.0 * min(parameters, sharding.live)
         gathered += sharding.sent * min(parameters, sharding.prefetch)
     needed, update = {
         0: (growing, 2 * whole),
-        1: (growing + share + buckets, 2 * share),
+        1: (growing + copy + buckets, 2 * share),
         2: (share + passes.without + buckets, 2 * share),
         3: (gathered + passes.without, share),
     }[stage]
