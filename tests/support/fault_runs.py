@@ -145,6 +145,10 @@ class Run:
         """The status of the one MLflow run."""
         return str(self._tracked(uri)[1].info.status)
 
+    def step(self) -> int:
+        """The last step that MLflow has heard of."""
+        return max(step for step, _ in self.curves(status="RUNNING")[CURVES[0]])
+
     def curves(self, uri: str | None = None, status: str = "FINISHED") -> Curves:
         """(step, value) of each curve of the one MLflow run, in the order they were recorded."""
         client, found = self._tracked(uri)
