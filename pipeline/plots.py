@@ -22,7 +22,7 @@ from vdm_core.records import SchedulePoint
 _BLUE, _ORANGE, _GREEN, _GREY = "#0072b2", "#d55e00", "#009e73", "#8a8a8a"  # Okabe and Ito
 _TERM_COLORS = {  # in the order of the stack
     "prior": _GREEN, "reconstruction": _ORANGE, "auxiliary": "#cc79a7", "diffusion": _BLUE,
-    "latents": _BLUE,
+    "latents": "#56b4e9", "levels below the top": "#555555",
 }  # fmt: skip
 _OF_LATENTS = ("encoder", "latent", "diffusion")  # densities: only their sum has a meaning
 _LEVELS = LinearSegmentedColormap.from_list("levels", [_GREEN, _BLUE])

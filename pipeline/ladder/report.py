@@ -20,7 +20,7 @@ _NAMES = {
     "diffusion": "diffusion",
     "latents": "latents: encoder + latent + diffusion",
 }
-_NARROW = 0.04  # of the longest bar: what is narrower than that is not labelled
+_NARROW = 0.08  # of the longest bar: what is narrower than that is not labelled
 
 
 def markdown(rows: Sequence[RungResult]) -> str:
@@ -83,7 +83,7 @@ def _draw_bars(axes: Axes, rows: Sequence[RungResult]) -> None:
         stack = {name: values[0] for name, values in _one(row.terms).items()}
         left = 0.0
         for (name, value), color in zip(stack.items(), term_colors([*stack]), strict=True):
-            label = _label(name)
+            label = _NAMES.get(name, name)
             axes.barh(
                 place, value, 0.55, left=left, color=color, edgecolor="white",
                 label=None if label in seen else label,
@@ -99,7 +99,7 @@ def _draw_bars(axes: Axes, rows: Sequence[RungResult]) -> None:
             va="center",
         )  # fmt: skip
     axes.set_yticks(range(len(rows)), [row.title for row in rows])
-    axes.invert_yaxis()
+    axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlim(0, 1.15 * longest)
     axes.set_xlabel("bits/dim on the test split, ± 2 standard errors")
     axes.set_title(f"{rows[0].teraflops:.0f} TFLOP of training each", fontsize=11, loc="left")
@@ -110,8 +110,7 @@ def _draw_bars(axes: Axes, rows: Sequence[RungResult]) -> None:
 
 
 def _one(terms: Mapping[str, float]) -> dict[str, Sequence[float]]:
-    return stackable({name: [value] for name, value in terms.items()})
-
-
-def _label(name: str) -> str:
-    return _NAMES.get(name, "levels below the top" if name.startswith("kl_") else name)
+    """The terms in the order of the stack, all levels below the top one as one."""
+    levels = [value for name, value in terms.items() if name.startswith("kl_")]
+    rest = {name: [value] for name, value in terms.items() if not name.startswith("kl_")}
+    return stackable(rest | ({"levels below the top": [sum(levels)]} if levels else {}))
