@@ -127,7 +127,7 @@ def workload(
         rate=rate,
         update_seconds=update_seconds,
         message=Message(
-            gradient=sent,
+            gradient=sent if config.deepspeed.zero_stage else 4,  # stage 0 sends float32
             weight=sent,
             bucket=int(zero.get("reduce_bucket_size", 500_000_000)),
             reused=int(zero.get("stage3_max_reuse_distance", 1_000_000_000)),
