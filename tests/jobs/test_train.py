@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
-import psutil
 import pytest
 from metric_table import explained, fits
 
@@ -212,35 +211,6 @@ def test_the_time_of_both_lives_is_accounted_for(split: Any) -> None:
     assert shares["goodput/lost"][20] == 0.0
     phases = [metrics[f"time/{phase}_seconds"][-1][1] for phase in PHASES]
     assert sum(phases) == pytest.approx(metrics["time/total_seconds"][-1][1])
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_a_killed_worker_changes_nothing(
-    split: Any, configure: Any, pack: Any, tmp_path: Path
-) -> None:
-    """kill -9 of a worker: the group starts again from the last checkpoint, in the same run.
-
-    The other run was cut at step 12 and this one elsewhere: their curves are the same.
-    """
-    configure(tmp_path)
-    pack(tmp_path / "set")
-    commit = tmp_path / "runs/tiny/checkpoint_000000008/checkpoint.json"
-    with start(tmp_path, *CLUSTER, "steps=20", "checkpoint.keep=9") as job:
-        deadline = time.monotonic() + FIT_SECONDS
-        while not commit.exists() and time.monotonic() < deadline:
-            time.sleep(0.01)
-        workers = [
-            child
-            for child in psutil.Process(job.pid).children(recursive=True)
-            if "RayTrainWorker" in child.name() or "RayTrainWorker" in " ".join(child.cmdline())
-        ]
-        workers[-1].kill()
-        assert job.wait(timeout=FIT_SECONDS) == 0, (tmp_path / "log").read_text()[-6000:]
-    assert "continuing tiny after step" in (tmp_path / "log").read_text()
-    killed, other = history(tmp_path), history(split[0])
-    for name in METRICS:
-        assert killed[name] == other[name], name
 
 
 @pytest.mark.slow
