@@ -9,7 +9,7 @@ STAMP  := $(VENV)/.installed
 .PHONY: help setup demo test test-slow test-faults test-long benchmark lint format audit sbom lock ci clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s%s\n", $$1, $$2}'
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else "Python 3.11 or newer is needed, found %d.%d: make PYTHON=/path/to/python3.11" % v[:2])'
@@ -28,7 +28,7 @@ test: setup ## the quick tests
 test-slow: setup ## real clusters, faults and long runs: two halves side by side, as both mostly wait
 	$(MAKE) -j 2 --output-sync=line test-faults test-long
 
-test-faults: setup ## the half that kills workers, nodes, hosts, servers and drivers
+test-faults: setup ##  the half that kills workers, nodes, hosts, servers and drivers
 	$(BIN)/python -m pytest -m slow tests/faults
 
 test-long: setup ## the other half
