@@ -28,7 +28,7 @@ test: setup ## the quick tests
 test-slow: setup ## real clusters, faults and long runs: two halves side by side, as both mostly wait
 	$(MAKE) -j 2 --output-sync=line test-faults test-long
 
-test-faults: setup ##  the half that kills workers, nodes, hosts, servers and drivers
+test-faults: setup ## the half that kills workers, nodes, hosts, servers and drivers
 	$(BIN)/python -m pytest -m slow tests/faults
 
 test-long: setup ## the other half

@@ -10,17 +10,27 @@ from pipeline.config.load import load_config
 from pipeline.config.train import TrainConfig
 
 FOLDER = Path(__file__).resolve().parents[3] / "jobs/presets"
+SMALL_UNET = ["model.network.width=8", "model.network.blocks=1"]
+SMALL_VAE = ["model.widths=[8, 8]", "model.blocks=1"]
+SMALL_DIT = [f"model.network.{key}=1" for key in ("depth", "heads", "patch")]
 REDUCED = {
-    "unet": ["model.network.width=8", "model.network.blocks=1"],
-    "downsampling_unet": ["model.network.width=8", "model.network.blocks=1"],
-}
-PRESETS = ("fashion_mnist_cpu", "cifar10_paper", "cifar10_fast", "imagenet32", "imagenet64")
+    "fashion_mnist_cpu": SMALL_UNET,
+    "cifar10_paper": SMALL_UNET,
+    "cifar10_fast": SMALL_UNET,
+    "imagenet32": SMALL_UNET,
+    "imagenet64": SMALL_UNET,
+    "imagenet256_vae": SMALL_VAE,
+    "imagenet256_latent": [
+        *SMALL_DIT, "model.network.width=16", "model.of=null",
+        "model.vae={kind: vae, widths: [8, 8], blocks: 1}",
+    ],
+}  # fmt: skip
+PRESETS = tuple(REDUCED)
 
 
 def reduced(name: str, root: Path) -> TrainConfig:
     """The preset on 4 images a step, on one CPU, with the data set in `root`."""
     preset = str(FOLDER / f"{name}.yaml")
-    kind = load_config(TrainConfig, [preset], []).model.network.kind
     overrides = [
         f"root={root}",
         "steps=2",
@@ -28,7 +38,7 @@ def reduced(name: str, root: Path) -> TrainConfig:
         "cluster={workers: 1, gpus_per_worker: 0}",
         "deepspeed.compile=false",
         "tracking.log_every=1",
-        *REDUCED[kind],
+        *REDUCED[name],
     ]
     return load_config(TrainConfig, [preset], overrides)
 
