@@ -28,11 +28,12 @@ test: setup ## the quick tests
 test-slow: setup ## real clusters, faults and long runs: two halves side by side, as both mostly wait
 	$(MAKE) -j 2 --output-sync=line test-faults test-long
 
-test-faults: setup ## the half that kills workers, nodes, hosts, servers and drivers
-	$(BIN)/python -m pytest -m slow tests/faults
+HALF := tests/faults tests/infra tests/jobs/test_demo.py
+test-faults: setup ## the half with the faults, the images and the demo
+	$(BIN)/python -m pytest -m slow $(HALF)
 
 test-long: setup ## the other half
-	$(BIN)/python -m pytest -m slow --ignore tests/faults
+	$(BIN)/python -m pytest -m slow $(addprefix --ignore=,$(HALF))
 
 benchmark: setup ## side-by-side measurements
 	$(BIN)/python -m pytest -m benchmark -s
