@@ -6,11 +6,11 @@ from pipeline.cluster.submitted import check_submitted_paths
 from pipeline.config.benchmark import BenchmarkConfig
 from pipeline.data.manifest import DatasetInfo
 from pipeline.data.mixture import open_mixture
-from pipeline.data.transform import seen_shape
 from pipeline.errors import InputError
-from pipeline.model.family import Given, check_family, read_given
+from pipeline.model.family import Given
 from pipeline.storage import Location, open_storage
 from pipeline.training.deepspeed_json import deepspeed_json
+from pipeline.training.trained import Trained
 
 REPORT, TABLE, PICTURE = "benchmark.json", "benchmark.md", "benchmark.png"
 
@@ -49,10 +49,8 @@ def make_plan(config: BenchmarkConfig) -> Plan:
     """
     check_submitted_paths(config, "storage_path", "output")
     deepspeed_json(config)
-    data = config.data
-    info = open_mixture(config.train_paths, data.train, data.select, data.balance).info
-    shape = seen_shape(data.transform, info.shape)
-    given = read_given(config)
+    info = open_mixture(config.train_paths, config.data).info
+    trained = Trained.by(config, info)
     place = config.output or f"{config.storage_path.rstrip('/')}/{config.name}.speed"
     output = open_storage(config.path(place))
     others = [name for name in output.files() if name not in (REPORT, TABLE, PICTURE)]
@@ -64,8 +62,8 @@ def make_plan(config: BenchmarkConfig) -> Plan:
     return Plan(
         config=config,
         data=info,
-        parameters=check_family(config.model, shape, info.classes, info.levels, given),
-        given=given,
+        parameters=trained.check(),
+        given=trained.given,
         output=output,
         scratch=output / "scratch",
     )

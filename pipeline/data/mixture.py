@@ -6,15 +6,14 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-from pipeline.config.data import ComponentConfig, SelectConfig
+from pipeline.config.data import ComponentConfig
+from pipeline.config.train import DataConfig
 from pipeline.data.dataset import ShardedDataset, open_dataset
 from pipeline.data.manifest import DatasetInfo
 from pipeline.data.select import selected, selected_by_class
 from pipeline.errors import InputError
-
-Balance = Literal["classes"]
 
 
 class Component(NamedTuple):
@@ -37,26 +36,22 @@ def single(dataset: ShardedDataset) -> Mixture:
     return Mixture((Component(dataset, 1),), dataset.info)
 
 
-def open_mixture(
-    paths: Sequence[str],
-    components: Sequence[ComponentConfig],
-    select: SelectConfig,
-    balance: Balance | None = None,
-) -> Mixture:
-    """Open the set of each component at the path or URL of the same number.
+def open_mixture(paths: Sequence[str], data: DataConfig) -> Mixture:
+    """Open the set of each component of `data.train` at the path or URL of the same number.
 
-    `select` is for components without a choice of their own. The digest is the manifest's where
-    that says all; else it covers manifests, weights and the components' own choices, in order.
+    `data.select` is for components without a choice of their own. The digest is the manifest's
+    where that says all; else it covers manifests, weights and the components' choices, in order.
 
     Raises InputError for sets that cannot be read or that differ in shape, levels or classes, for
     impossible choices, and for a balance of several sets or of classes without samples.
     """
-    if balance and len(paths) > 1:
+    components = data.train
+    if data.balance and len(paths) > 1:
         raise InputError("data.balance=classes is for one set: mix none, or leave it out")
     wholes = [open_dataset(path) for path in paths]
     _check_alike(wholes)
-    choices = [component.select or select for component in components]
-    if balance:
+    choices = [component.select or data.select for component in components]
+    if data.balance:
         parts = [Component(part, 1) for part in selected_by_class(wholes[0], choices[0])]
     else:
         triples = zip(wholes, choices, components, strict=True)

@@ -2,17 +2,14 @@
 
 from dataclasses import dataclass
 
-import torch
-
 from pipeline.cluster.submitted import check_submitted_paths
 from pipeline.config.rungs import LadderConfig
 from pipeline.config.train import TrainConfig
 from pipeline.data.mixture import open_mixture
-from pipeline.data.transform import seen_shape
 from pipeline.errors import InputError
-from pipeline.model.family import build_family, check_family, read_given
 from pipeline.training.compute_cost import training_flops
 from pipeline.training.preflight import plan_training
+from pipeline.training.trained import Trained
 
 
 @dataclass(frozen=True)
@@ -62,15 +59,10 @@ def plan_ladder(config: LadderConfig) -> Ladder:
 def _rung(config: LadderConfig, name: str) -> Rung:
     try:
         training = config.training(name, steps=1)
-        data = config.data
-        info = open_mixture(training.train_paths, data.train, data.select, data.balance).info
-        shape = seen_shape(data.transform, info.shape)
-        given = read_given(training)
-        parameters = check_family(training.model, shape, info.classes, info.levels, given)
-        with torch.device("meta" if given is None else "cpu"):
-            model = build_family(training.model, shape, info.classes, 0, info.levels, given)
-        flops = training_flops(model, shape)
-        steps = max(1, round(config.teraflops * 1e12 / (flops * data.batch_size)))
+        trained = Trained.by(training, open_mixture(training.train_paths, training.data).info)
+        parameters = trained.check()
+        flops = training_flops(trained.outline(), trained.shape)
+        steps = max(1, round(config.teraflops * 1e12 / (flops * config.data.batch_size)))
         training = config.training(name, steps)
         plan_training(training)
     except InputError as error:

@@ -7,7 +7,6 @@ little from those of the CPU that are followed here, and so may what they keep.
 
 import weakref
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -16,29 +15,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
-from pipeline.config.family import AnyModelConfig
 from pipeline.config.model import ModelConfig
-from pipeline.model.family import Given, Model, build_family
+from pipeline.model.family import Model
+from pipeline.training.trained import Trained
 from vdm_core.decoder import radius
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A model as it is configured, and the images (C,H,W) = `shape` that it is trained on.
-
-    `classes`: of the data set; None if it has no labels. `levels`: values of a channel. `given`:
-    what the model takes from another one.
-    """
-
-    model: AnyModelConfig
-    shape: tuple[int, int, int]
-    classes: int | None
-    levels: int
-    given: Given = None
-
-    def build(self) -> Model:
-        """The model, on whatever device and of whatever tensors are being made."""
-        return build_family(self.model, self.shape, self.classes, 0, self.levels, self.given)
 
 
 class PassMemory(NamedTuple):

@@ -4,8 +4,9 @@ from typing import get_args
 
 from pipeline.config.train import TrainConfig
 from pipeline.errors import InputError
-from pipeline.planning.activations import PassMemory, Trained, pass_memory
+from pipeline.planning.activations import PassMemory, pass_memory
 from pipeline.planning.memory import DeviceMemory, ZeroStage, device_memory, sharding_of
+from pipeline.training.trained import Trained
 
 GIB = 2**30
 STAGES: tuple[ZeroStage, ...] = get_args(ZeroStage)

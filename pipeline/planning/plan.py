@@ -3,23 +3,19 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import torch
-
 from pipeline.config.plan import ImagesConfig, PlanConfig
 from pipeline.config.train import TrainConfig
 from pipeline.data.mixture import Mixture, open_mixture
 from pipeline.data.order import reads_per_sample
-from pipeline.data.transform import seen_shape
 from pipeline.errors import InputError
-from pipeline.model.family import check_family, read_given
-from pipeline.planning.activations import Trained
 from pipeline.planning.calibration import calibrated, read_calibration
 from pipeline.planning.communication import Message
 from pipeline.planning.fits import GIB, MemoryTable, memory_table, passes_of
 from pipeline.planning.forecast import Forecast, Workload, forecast
 from pipeline.planning.memory import device_memory, sharding_of
-from pipeline.training.compute_cost import compute_cost
+from pipeline.training.compute_cost import training_flops
 from pipeline.training.deepspeed_json import deepspeed_json
+from pipeline.training.trained import Trained
 
 _ADAM_BYTES, _AVERAGE_BYTES = 28, 12  # float32 read and written for an element, in one pass each
 
@@ -49,9 +45,7 @@ def plan_cluster(config: PlanConfig) -> ClusterPlan:
     """
     deepspeed_json(config)
     images = config.images or images_of(config)
-    shape = seen_shape(config.data.transform, images.shape)
-    given = read_given(config)
-    trained = Trained(config.model, shape, images.classes, images.levels, given)
+    trained = Trained.by(config, images)
     if config.calibration is not None:
         found = read_calibration(config.path(config.calibration), config.deepspeed.precision)
         config = config.model_copy(update={"hardware": calibrated(config.hardware, found)})
@@ -87,8 +81,7 @@ def plan_cluster(config: PlanConfig) -> ClusterPlan:
 
 def images_of(config: TrainConfig) -> ImagesConfig:
     """The images of `data.train`, from its manifests."""
-    data = config.data
-    mixture = open_mixture(config.train_paths, data.train, data.select, data.balance)
+    mixture = open_mixture(config.train_paths, config.data)
     info = mixture.info
     return ImagesConfig(
         shape=info.shape, classes=info.classes, levels=info.levels, bytes=_image_bytes(mixture)
@@ -113,15 +106,12 @@ def workload(
     Raises:
         InputError: the model cannot be built.
     """
-    shape, given = trained.shape, trained.given
-    parameters = check_family(config.model, shape, trained.classes, trained.levels, given)
-    with torch.device("meta" if given is None else "cpu"):
-        model = trained.build()
+    parameters, model = trained.check(), trained.outline()
     zero = config.deepspeed.config.get("zero_optimization", {})
     sent = 2 if config.deepspeed.precision == "bfloat16" else 4
     return Workload(
         parameters=parameters,
-        flops=compute_cost(model, shape, config, torch.device("cpu"), 1).training_flops,
+        flops=training_flops(model, trained.shape),
         images=config.steps * config.data.batch_size,
         image_bytes=image_bytes,
         rate=rate,

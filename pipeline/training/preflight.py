@@ -10,15 +10,14 @@ from pipeline.data.manifest import DatasetInfo
 from pipeline.data.mixture import open_mixture
 from pipeline.data.order import reads_per_sample
 from pipeline.data.source import Source
-from pipeline.data.transform import seen_shape
 from pipeline.errors import InputError
-from pipeline.model.family import Given, check_family, read_given
-from pipeline.planning.activations import Trained
+from pipeline.model.family import Given
 from pipeline.planning.fits import check_fits
 from pipeline.storage import Location, open_storage
 from pipeline.tracking import store_uri
 from pipeline.training.deepspeed_json import deepspeed_json
 from pipeline.training.run_record import RunRecord, check_same_run, read_run
+from pipeline.training.trained import Trained
 
 
 @dataclass(frozen=True)
@@ -69,13 +68,12 @@ def plan_training(config: TrainConfig) -> Plan:
     check_submitted_paths(config, "storage_path")
     deepspeed_json(config)
     data = config.data
-    mixture = open_mixture(config.train_paths, data.train, data.select, data.balance)
+    mixture = open_mixture(config.train_paths, data)
     source = Source(mixture, config.seed, data.lanes, data.shuffle_window, data.transform)
     info = mixture.info
-    shape = seen_shape(data.transform, info.shape)
-    given = read_given(config)
-    parameters = check_family(config.model, shape, info.classes, info.levels, given)
-    check_fits(config, parameters, Trained(config.model, shape, info.classes, info.levels, given))
+    trained = Trained.by(config, info)
+    parameters, given = trained.check(), trained.given
+    check_fits(config, parameters, trained)
     storage = config.path(config.storage_path)
     tracking_uri = _tracking_uri(config, storage)
     run = open_storage(storage) / config.name

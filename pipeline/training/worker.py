@@ -157,10 +157,9 @@ def open_data(job: TrainJob) -> Mixture:
     Raises:
         AgreedInputError: a data set is not as it was when the job was submitted.
     """
-    data = job.config.data
     mixture, problem = None, None
     try:
-        mixture = open_mixture(job.data, data.train, data.select, data.balance)
+        mixture = open_mixture(job.data, job.config.data)
     except InputError as error:
         problem = error
     raise_together(problem)

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.config.data import ComponentConfig, SelectConfig, SplitConfig
+from pipeline.config.train import DataConfig
 from pipeline.data.dataset import ShardedDataset
 from pipeline.data.manifest import DatasetInfo
 from pipeline.data.mixing import Mixing
@@ -51,8 +52,8 @@ def mixed(datasets: list[ShardedDataset], weights: list[int]) -> Mixture:
 
 
 def opened(*components: ComponentConfig, **options: Any) -> Mixture:
-    options = {"select": SelectConfig()} | options
-    return open_mixture([c.path for c in components], components, **options)
+    data = DataConfig(train=components, batch_size=1, **options)
+    return open_mixture([c.path for c in components], data)
 
 
 @settings(

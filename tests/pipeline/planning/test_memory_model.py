@@ -12,9 +12,10 @@ from pipeline.config.model import ScheduleConfig, ScheduledClassifierConfig
 from pipeline.config.train import TrainConfig
 from pipeline.model.build import build_schedule, check_model
 from pipeline.model.given import FrozenSchedule
-from pipeline.planning.activations import LiveBytes, PassMemory, Trained, pass_memory
+from pipeline.planning.activations import LiveBytes, PassMemory, pass_memory
 from pipeline.planning.fits import passes_of
 from pipeline.planning.memory import Sharding, device_memory, sharding_of
+from pipeline.training.trained import Trained
 from vdm_core.networks import DiT, flops_per_image
 
 PASSES = PassMemory(growing=700, without=500)

@@ -24,7 +24,7 @@ from pipeline.training.worker import TrainJob, run_card, training_stream
 ROUNDS = 5
 given = common.start()
 base: BenchmarkConfig = given["base"]
-mixture = open_mixture(base.train_paths, base.data.train, base.data.select, None)
+mixture = open_mixture(base.train_paths, base.data)
 card = run_card(base, mixture.info, "none")
 
 

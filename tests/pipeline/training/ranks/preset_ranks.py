@@ -32,7 +32,7 @@ class Listener:
 
 
 def losses(config: TrainConfig) -> list[float]:
-    mixture = open_mixture(config.train_paths, config.data.train, config.data.select, None)
+    mixture = open_mixture(config.train_paths, config.data)
     card = run_card(config, mixture.info, "none")
     model = build_family(config.model, card.shape, card.classes, config.seed, card.levels)
     engine, listener = Engine(model, config, common.CPU), Listener()

@@ -126,7 +126,7 @@ def in_turns(sides: dict[str, Step]) -> dict[str, list[torch.Tensor]]:
 
 def whole_line(config: TrainConfig) -> dict[str, list[torch.Tensor]]:
     """A training run beside the bare loop: mean times of a step in each logging interval."""
-    mixture = open_mixture(config.train_paths, config.data.train, config.data.select, None)
+    mixture = open_mixture(config.train_paths, config.data)
     card, run = run_card(config, mixture.info, "none"), open_storage(config.path("run"))
     uri = store_uri(None, config.path("tracking"))
     prepare_store(uri)
@@ -156,7 +156,7 @@ def whole_line(config: TrainConfig) -> dict[str, list[torch.Tensor]]:
 
 def stages(config: TrainConfig) -> dict[str, list[torch.Tensor]]:
     """The engine at each stage, and plain torch on each rank for itself."""
-    mixture = open_mixture(config.train_paths, config.data.train, config.data.select, None)
+    mixture = open_mixture(config.train_paths, config.data)
     job = TrainJob(config, config.train_paths, "", "", "", "", 0.0)
     with closing(training_stream(job, mixture, 0)) as stream:
         batch = next(iter(stream))

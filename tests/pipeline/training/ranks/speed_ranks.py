@@ -11,7 +11,7 @@ from pipeline.storage import open_storage
 from pipeline.training.worker import TrainJob, run_card, training_stream
 
 config = common.start()["config"].trial(dist.get_world_size())
-mixture = open_mixture(config.train_paths, config.data.train, config.data.select, None)
+mixture = open_mixture(config.train_paths, config.data)
 bench = Bench(config, run_card(config, mixture.info, "none"), common.CPU)
 job = TrainJob(config, config.train_paths, "", "", "", "", 0.0)
 folder = open_storage(f"{common.FOLDER}/checkpoints")
