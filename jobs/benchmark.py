@@ -6,13 +6,12 @@ Loader, step, training loop, checkpoint, on one worker and on more, in float32 a
 what bounds the run, in words. Trains nothing: weights and checkpoints of it are thrown away.
 """
 
-import io
 import logging
 import sys
 
 from jobs.cli import run
 from pipeline.benchmark.launch import run_benchmark
-from pipeline.benchmark.plan import PICTURE, REPORT, TABLE, make_plan
+from pipeline.benchmark.plan import FILES, make_plan
 from pipeline.benchmark.report import benchmark_figure, benchmark_table
 from pipeline.cluster.connect import connected
 from pipeline.config.benchmark import BenchmarkConfig
@@ -28,11 +27,8 @@ def main(config: BenchmarkConfig) -> None:
     with connected():
         await_resources(config.trial(config.most_workers).cluster)
         report = run_benchmark(plan)
-    picture, table = io.BytesIO(), benchmark_table(report)
-    benchmark_figure(report).savefig(picture, format="png", dpi=120)
-    (plan.output / TABLE).write_bytes(table.encode())
-    (plan.output / PICTURE).write_bytes(picture.getvalue())
-    (plan.output / REPORT).write_bytes(report.model_dump_json(indent=2).encode())
+    table, numbers = benchmark_table(report), report.model_dump_json(indent=2).encode()
+    FILES.write(plan.output, table, benchmark_figure(report), numbers)
     log.info("table and picture in %s", plan.output)
     print(table)
 

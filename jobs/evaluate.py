@@ -7,7 +7,6 @@ The result does not depend on the number of actors. Killed and run again, it kee
 are done; asked for again, it is shown, not recomputed. Several models are compared image by image.
 """
 
-import io
 import logging
 import sys
 
@@ -24,11 +23,12 @@ from pipeline.evaluation.comparison import (
 from pipeline.evaluation.likelihood_report import LikelihoodReport, report_text
 from pipeline.evaluation.plan import Plan, make_plans
 from pipeline.evaluation.run import IMAGES, evaluate, read_report
+from pipeline.report_files import ReportFiles
 from pipeline.storage import Location, open_storage
 from pipeline.tracking.nested_run import nested_run
 from pipeline.tracking.waiting import send_waiting
 
-TABLE, TABLE_CSV, COMPARISON = "comparison.md", "comparison.csv", "comparison.png"
+COMPARISON = ReportFiles("comparison.md", "comparison.png", "comparison.csv")
 log = logging.getLogger(__name__)
 
 
@@ -74,13 +74,10 @@ def write_comparison(output: Location, plans: list[Plan], reports: list[Likeliho
             for plan, report in zip(plans, reports, strict=True)
         ]
     )
-    picture, markdown = io.BytesIO(), table_markdown(rows)
-    comparison_figure(rows).savefig(picture, format="png", dpi=120)
-    (output / TABLE).write_bytes(markdown.encode())
-    (output / TABLE_CSV).write_bytes(table_csv(rows))
-    (output / COMPARISON).write_bytes(picture.getvalue())
+    table = table_markdown(rows)
+    COMPARISON.write(output, table, comparison_figure(rows), table_csv(rows))
     log.info("comparison in %s", output)
-    return markdown
+    return table
 
 
 def plan_text(config: EvaluateConfig) -> str:

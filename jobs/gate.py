@@ -6,7 +6,6 @@ Classes, copies, training images that were learned by heart, value ranges and, i
 Fréchet distance. A failed gate says why, ends with exit code 1 and leaves its mark on the set.
 """
 
-import io
 import logging
 import sys
 
@@ -18,6 +17,7 @@ from pipeline.config.quality import GateJobConfig
 from pipeline.quality.gate import GateReport, mark, run_gate
 from pipeline.quality.gate_plan import Plan, make_plan
 from pipeline.quality.gate_report import gate_figure, gate_text
+from pipeline.report_files import png_bytes
 
 REPORT, PICTURE = "gate.json", "gate.png"
 log = logging.getLogger(__name__)
@@ -56,9 +56,7 @@ def pass_gate(plan: Plan) -> GateReport:
     report, evidence = run_gate(plan)
     folder = plan.samples.folder
     if evidence is not None:
-        picture = io.BytesIO()
-        gate_figure(plan, evidence).savefig(picture, format="png", dpi=120)
-        (folder / PICTURE).write_bytes(picture.getvalue())
+        (folder / PICTURE).write_bytes(png_bytes(gate_figure(plan, evidence)))
     mark(plan.samples, passed=report.passed)
     (folder / REPORT).write_bytes(report.model_dump_json(indent=2).encode())
     log.info("%s in %s", " and ".join((REPORT, PICTURE) if evidence else (REPORT,)), folder)

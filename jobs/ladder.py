@@ -7,7 +7,6 @@ Each family is a run of `jobs.train`, evaluated by `jobs.evaluate` and sampled b
 again, what is finished is kept and the rest goes on. More `teraflops` continue the same runs.
 """
 
-import io
 import logging
 import signal
 import sys
@@ -21,7 +20,7 @@ from pipeline.evaluation.likelihood_report import LikelihoodReport
 from pipeline.evaluation.plan import make_plans
 from pipeline.evaluation.run import read_report
 from pipeline.ladder.plan import Rung, plan_ladder
-from pipeline.ladder.report import PICTURE, RESULT, TABLE, ladder_figure, markdown
+from pipeline.ladder.report import FILES, ladder_figure, markdown
 from pipeline.ladder.result import RungResult, as_json, rung_result
 from pipeline.sampling.draw import claim_all
 from pipeline.storage import Location, open_storage
@@ -67,12 +66,9 @@ def result(rung: Rung, config: LadderConfig, report: LikelihoodReport) -> RungRe
 
 def write_result(output: Location, rows: list[RungResult]) -> str:
     """Write table, picture and numbers; return the table."""
-    picture, text = io.BytesIO(), markdown(rows)
-    ladder_figure(rows).savefig(picture, format="png", dpi=110)
-    (output / TABLE).write_bytes(text.encode())
-    (output / PICTURE).write_bytes(picture.getvalue())
-    (output / RESULT).write_bytes(as_json(rows))
-    return f"{text}\npicture: {output / PICTURE}"
+    table = markdown(rows)
+    FILES.write(output, table, ladder_figure(rows), as_json(rows))
+    return f"{table}\npicture: {output / FILES.picture}"
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ With Inception's features these are FID and KID; with those of a classifier trai
 a killed job goes on and the next set is compared with data that are known already.
 """
 
-import io
 import logging
 import sys
 
@@ -16,8 +15,9 @@ from pipeline.cluster.connect import connected
 from pipeline.config.quality import QualityConfig
 from pipeline.quality.measure import make_plan, measure
 from pipeline.quality.report import quality_figure, quality_table
+from pipeline.report_files import ReportFiles
 
-REPORT, TABLE, PICTURE = "quality.json", "quality.md", "quality.png"
+FILES = ReportFiles("quality.md", "quality.png", "quality.json")
 log = logging.getLogger(__name__)
 
 
@@ -26,11 +26,8 @@ def main(config: QualityConfig) -> None:
     plan = make_plan(config)
     with connected():
         report = measure(plan)
-    picture, table = io.BytesIO(), quality_table(report)
-    quality_figure(report).savefig(picture, format="png", dpi=120)
-    (plan.output / TABLE).write_bytes(table.encode())
-    (plan.output / PICTURE).write_bytes(picture.getvalue())
-    (plan.output / REPORT).write_bytes(report.model_dump_json(indent=2).encode())
+    table, numbers = quality_table(report), report.model_dump_json(indent=2).encode()
+    FILES.write(plan.output, table, quality_figure(report), numbers)
     log.info("table and picture in %s", plan.output)
     print(table)
 

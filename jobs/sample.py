@@ -26,6 +26,7 @@ from pipeline.metrics import Scalar
 from pipeline.quality.gate_plan import check_gate
 from pipeline.quality.gate_plan import make_plan as make_gate_plan
 from pipeline.quality.gate_report import gate_text
+from pipeline.report_files import png_bytes
 from pipeline.sampling.draw import Claimed, claim_all, draw
 from pipeline.sampling.output_folder import check_output, claim
 from pipeline.sampling.pictures import GRID, draw_class_grids, draw_grid
@@ -175,9 +176,8 @@ def track(plan: Plan, tracker: Tracker | None) -> None:
 def compare(plan: Plan, sets: list[Claimed], tracker: Tracker | None) -> None:
     """Write the sweep's table and picture."""
     results = [cell_result(one) for one in sets]
-    text, figure, picture = write_table(plan.output, results), sweep_figure(results), io.BytesIO()
-    figure.savefig(picture, format="png", dpi=150)
-    (plan.output / PICTURE).write_bytes(picture.getvalue())
+    text, figure = write_table(plan.output, results), sweep_figure(results)
+    (plan.output / PICTURE).write_bytes(png_bytes(figure, dpi=150))
     if tracker is not None:
         tracker.figure(plan.model.card.step, "sweep", figure)
     print(text + f"picture: {plan.output / PICTURE}")

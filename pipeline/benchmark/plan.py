@@ -8,11 +8,13 @@ from pipeline.data.manifest import DatasetInfo
 from pipeline.data.mixture import open_mixture
 from pipeline.errors import InputError
 from pipeline.model.family import Given
+from pipeline.report_files import ReportFiles
 from pipeline.storage import Location, open_storage
 from pipeline.training.deepspeed_json import deepspeed_json
 from pipeline.training.trained import Trained
 
-REPORT, TABLE, PICTURE = "benchmark.json", "benchmark.md", "benchmark.png"
+REPORT = "benchmark.json"
+FILES = ReportFiles("benchmark.md", "benchmark.png", REPORT)
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ def make_plan(config: BenchmarkConfig) -> Plan:
     trained = Trained.by(config, info)
     place = config.output or f"{config.storage_path.rstrip('/')}/{config.name}.speed"
     output = open_storage(config.path(place))
-    others = [name for name in output.files() if name not in (REPORT, TABLE, PICTURE)]
+    others = [name for name in output.files() if name not in FILES]
     if others:
         raise InputError(
             f"output={place} ({output}) holds other things, such as {others[0]}; give a folder "

@@ -7,7 +7,6 @@ ranges are a matter of `size` alone: neither actors nor restarts change what a r
 """
 
 import hashlib
-import io
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
@@ -19,6 +18,7 @@ import pyarrow.parquet as pq
 
 from pipeline.cluster.pool import Row, run_tasks
 from pipeline.config.sample import PoolConfig
+from pipeline.parquet_file import parquet_bytes
 from pipeline.progress import Progress
 from pipeline.storage import Location
 
@@ -73,9 +73,7 @@ class KeptRanges:
         """
         if table.num_rows != items.stop - items.start:
             raise RuntimeError(f"{table.num_rows} rows for the items [{items.start}, {items.stop})")
-        buffer = io.BytesIO()
-        pq.write_table(table, buffer)
-        (self.folder / _name(items)).write_bytes(buffer.getvalue())
+        (self.folder / _name(items)).write_bytes(parquet_bytes(table))
 
     def tables(self) -> Iterator[pa.Table]:
         """The tables of all ranges, in order, one in memory at a time.

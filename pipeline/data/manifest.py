@@ -8,7 +8,6 @@ and holds the manifest's SHA-256: a folder without it is not a dataset yet.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -19,6 +18,7 @@ import pyarrow.parquet as pq
 from pydantic import TypeAdapter, ValidationError
 
 from pipeline.errors import InputError
+from pipeline.parquet_file import parquet_bytes
 from pipeline.storage import Location
 
 FORMAT_VERSION = 1
@@ -101,9 +101,7 @@ def manifest_bytes(rows: Iterable[ShardRow], shape: Sequence[int]) -> bytes:
         }
         for row in rows
     ]
-    buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(records, schema=_SCHEMA), buffer)
-    return buffer.getvalue()
+    return parquet_bytes(pa.Table.from_pylist(records, schema=_SCHEMA))
 
 
 def read_manifest(folder: Location, info: DatasetInfo) -> tuple[ShardRow, ...]:

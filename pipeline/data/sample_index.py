@@ -8,7 +8,6 @@ a sample in memory and names the manifest it was made from.
 from __future__ import annotations
 
 import hashlib
-import io
 import logging
 from typing import NamedTuple
 
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from pipeline.data.dataset import ShardedDataset
 from pipeline.data.decode import LOST, SampleError
 from pipeline.errors import InputError
+from pipeline.parquet_file import parquet_bytes
 from pipeline.storage import Location
 
 SAMPLES = "samples.parquet"
@@ -73,9 +73,7 @@ def key_hash(key: str) -> int:
 
 def _encoded(index: SampleIndex, manifest: str) -> bytes:
     table = pa.table({"key_hash": index.key_hashes, "label": index.labels})
-    buffer = io.BytesIO()
-    pq.write_table(table.replace_schema_metadata({_MANIFEST: manifest}), buffer)
-    return buffer.getvalue()
+    return parquet_bytes(table.replace_schema_metadata({_MANIFEST: manifest}))
 
 
 def _read(where: Location, manifest: str) -> SampleIndex | None:

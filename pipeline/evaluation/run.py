@@ -6,10 +6,8 @@ profile.parquet, profile.png      the diffusion term over γ, if asked for
 unfinished/<request>/             figures of the ranges that are done; deleted at the end
 """
 
-import io
 import logging
 
-import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from pipeline.cluster.kept_ranges import KeptRanges, finish_ranges
@@ -26,6 +24,8 @@ from pipeline.evaluation.plan import Plan
 from pipeline.evaluation.profile_report import VarianceOverTimes, profile_figure, profile_table
 from pipeline.evaluation.summary import image_table, profile_errors, summarise, summarise_profile
 from pipeline.model.export import load_vdm
+from pipeline.parquet_file import parquet_bytes
+from pipeline.report_files import png_bytes
 from pipeline.storage import Location
 from pipeline.tracking import Tracker
 from vdm_core.likelihood.time_variance import time_variance
@@ -58,12 +58,10 @@ def evaluate(plan: Plan, tracker: Tracker | None) -> LikelihoodReport:
     figure = likelihood_figure(
         results, plan.card.dims, plan.dataset.info.class_names, report.iid_pixel_bits_per_dim
     )
-    table, picture = io.BytesIO(), io.BytesIO()
-    pq.write_table(image_table(results, plan.card.dims, plan.request), table)
-    figure.savefig(picture, format="png", dpi=120)
+    table = image_table(results, plan.card.dims, plan.request)
     (plan.output / REPORT).delete()  # an older one does not describe these images
-    (plan.output / IMAGES).write_bytes(table.getvalue())
-    (plan.output / PICTURE).write_bytes(picture.getvalue())
+    (plan.output / IMAGES).write_bytes(parquet_bytes(table))
+    (plan.output / PICTURE).write_bytes(png_bytes(figure))
     (plan.output / REPORT).write_bytes(report.model_dump_json(indent=2).encode())
     (plan.output / UNFINISHED).delete_folder()
     if tracker is not None:
@@ -107,11 +105,9 @@ def write_profile(
     vdm, card = load_vdm(plan.model, plan.config.average_of())
     gammas = profile_gammas(vdm, plan.config.bounds.profile_points)
     profile = summarise_profile(results, gammas, card.dims)
-    figure, table, picture = profile_figure(profile), io.BytesIO(), io.BytesIO()
-    pq.write_table(profile_table(profile), table)
-    figure.savefig(picture, format="png", dpi=120)
-    (plan.output / PROFILE).write_bytes(table.getvalue())
-    (plan.output / PROFILE_PICTURE).write_bytes(picture.getvalue())
+    figure = profile_figure(profile)
+    (plan.output / PROFILE).write_bytes(parquet_bytes(profile_table(profile)))
+    (plan.output / PROFILE_PICTURE).write_bytes(png_bytes(figure))
     if tracker is not None:
         tracker.figure(card.step, "profile", figure)
     variance = time_variance(vdm.schedule, gammas, profile_errors(results))

@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from pipeline.ladder.result import RungResult
 from pipeline.plots import image_grid, stackable, term_colors
+from pipeline.report_files import ReportFiles
 from pipeline.sampling.sample_set import open_sample_set, rows_by_class
 
-TABLE, PICTURE, RESULT = "ladder.md", "ladder.png", "ladder.json"
+FILES = ReportFiles("ladder.md", "ladder.png", "ladder.json")
 _LINES = 2  # of samples of each class that are shown
 _SHORT = {"reconstruction": "rec", "diffusion": "diff", "auxiliary": "aux"}
 _NAMES = {

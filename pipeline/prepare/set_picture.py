@@ -12,6 +12,7 @@ from PIL import Image
 
 from pipeline.data.dataset import ShardedDataset
 from pipeline.prepare.class_grid import SEARCHED, class_grid
+from pipeline.report_files import png_bytes
 
 _BLUE = "#2a6fb0"
 _MOST_BARS = 100
@@ -36,9 +37,7 @@ def set_picture(dataset: ShardedDataset) -> bytes:
         f"{info.split}: {info.samples:,} images {info.shape} (C,H,W), "
         f"mean {_short(info.mean)}, standard deviation {_short(info.std)} of pixel / 255"
     )
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=100, metadata={"Software": None})
-    return buffer.getvalue()
+    return png_bytes(figure, dpi=100)
 
 
 def encoded_sizes(dataset: ShardedDataset) -> list[int]:

@@ -1,16 +1,15 @@
 """Drawn images to the bytes of a shard: a tar or a Parquet file, the same bytes each time."""
 
 import hashlib
-import io
 from collections.abc import Sequence
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from torch import Tensor
 
 from pipeline.config.sample import SampleConfig
 from pipeline.data.decode import encode_png, encode_webp
 from pipeline.data.writer import EncodedShard, ShardSample, encode_shard, shard_row
+from pipeline.parquet_file import parquet_bytes
 from pipeline.sampling.rows import PlannedRows
 from vdm_core.labels import NO_LABEL
 
@@ -54,8 +53,7 @@ def encode_samples(name: str, samples: Sequence[ShardSample], config: SampleConf
     records = [
         {"key": s.key, "label": s.label, "image": s.image, **(s.extra or {})} for s in samples
     ]
-    buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(records, schema=_SCHEMA), buffer, compression="none")
-    data = buffer.getvalue()
+    table = pa.Table.from_pylist(records, schema=_SCHEMA)
+    data = parquet_bytes(table, compression="none")
     extents = [(row, len(sample.image)) for row, sample in enumerate(samples)]
     return EncodedShard(shard_row(name, samples, data, ()), data, extents)

@@ -3,7 +3,6 @@
 Rows exist as columns of numbers only, and a shard's rows are found without those of any other.
 """
 
-import io
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple, Protocol
@@ -13,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from pipeline.parquet_file import parquet_bytes
 from pipeline.storage import Location
 from vdm_core.labels import NO_LABEL
 
@@ -113,10 +113,8 @@ class HeldRows:
 
     def stored_bytes(self, group_rows: int) -> bytes:
         """The file that `StoredRows` reads."""
-        buffer = io.BytesIO()
         table = pa.table(dict(zip(PlannedRows._fields, self.columns, strict=True)))
-        pq.write_table(table, buffer, row_group_size=group_rows)
-        return buffer.getvalue()
+        return parquet_bytes(table, row_group_size=group_rows)
 
 
 def class_counts(rows: PlannedRows) -> dict[int, int]:

@@ -5,7 +5,6 @@ dataset manifest and how it was made. So a restarted job knows what is done, and
 put together without a look into any shard.
 """
 
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -16,6 +15,7 @@ import pyarrow.parquet as pq
 
 from pipeline.data.manifest import Block, ShardRow
 from pipeline.errors import InputError
+from pipeline.parquet_file import parquet_bytes
 from pipeline.sampling.rows import PlannedRows
 from pipeline.storage import Location
 
@@ -56,10 +56,8 @@ def sample_rows(
 
 def finished_bytes(finished: FinishedShard, samples: pa.Table) -> bytes:
     """The file `rows/<shard>.parquet`."""
-    buffer = io.BytesIO()
     metadata = {_KEY: json.dumps(asdict(finished)).encode()}
-    pq.write_table(samples.replace_schema_metadata(metadata), buffer)
-    return buffer.getvalue()
+    return parquet_bytes(samples.replace_schema_metadata(metadata))
 
 
 def read_finished(file: Location) -> FinishedShard:

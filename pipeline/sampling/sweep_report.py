@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 import pyarrow.csv as pa_csv
-import pyarrow.parquet as pq
 from matplotlib.figure import Figure
 
+from pipeline.parquet_file import parquet_bytes
 from pipeline.plots import image_grid
 from pipeline.sampling.sample_set import open_sample_set
 from pipeline.sampling.sweep import CellResult, table_columns
@@ -20,13 +20,11 @@ _IMAGES, _COLUMNS = 20, 5  # of each cell
 def write_table(output: Location, results: list[CellResult]) -> str:
     """Write the table in three forms; return it as Markdown."""
     table = pa.table(table_columns(results))
-    parquet, csv, text = io.BytesIO(), io.BytesIO(), markdown(results)
-    pq.write_table(table, parquet)
+    csv, text = io.BytesIO(), markdown(results)
     pa_csv.write_csv(table, csv)
-    for ending, data in (
-        ("parquet", parquet.getvalue()), ("csv", csv.getvalue()), ("md", text.encode()),
-    ):  # fmt: skip
-        (output / f"{TABLE}.{ending}").write_bytes(data)
+    (output / f"{TABLE}.parquet").write_bytes(parquet_bytes(table))
+    (output / f"{TABLE}.csv").write_bytes(csv.getvalue())
+    (output / f"{TABLE}.md").write_bytes(text.encode())
     return text
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.redact import redact, redact_text
+from pipeline.report_files import png_bytes
 from pipeline.tracking.journal import Journal
 from pipeline.tracking.sender import Sender
 
@@ -72,9 +73,7 @@ class Tracker:
 
     def figure(self, step: int, name: str, figure: Figure) -> None:
         """Records a matplotlib figure as `figures/<name>/<step>.png`."""
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=120)
-        self._artifact(f"figures/{name}/{step:08d}.png", buffer.getvalue())
+        self._artifact(f"figures/{name}/{step:08d}.png", png_bytes(figure))
 
     def image(self, step: int, name: str, image: NDArray[np.uint8]) -> None:
         """Records a uint8 image, (H,W) or (H,W,3), as `images/<name>/<step>.png`."""

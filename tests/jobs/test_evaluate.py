@@ -11,7 +11,7 @@ import ray
 from mlflow import MlflowClient
 
 from jobs.cli import run
-from jobs.evaluate import COMPARISON, TABLE, main, plan_text
+from jobs.evaluate import COMPARISON, main, plan_text
 from pipeline.cluster.kept_ranges import Range
 from pipeline.config.evaluate import EvaluateConfig
 from pipeline.data.manifest import DatasetInfo
@@ -267,9 +267,9 @@ def test_several_models_are_compared_image_by_image(toy_run, export, data, tmp_p
     differences = bits[1] - bits[0]
     error = differences.std(ddof=1) / 24**0.5
     assert f"{differences.mean():+.4f} ± {error:.4f}" in log
-    assert (output / TABLE).read_text() in log
-    assert (output / COMPARISON).read_bytes().startswith(b"\x89PNG")
-    assert (output / TABLE).read_text() in submit("evaluate", *request)
+    assert (output / COMPARISON.table).read_text() in log
+    assert (output / COMPARISON.picture).read_bytes().startswith(b"\x89PNG")
+    assert (output / COMPARISON.table).read_text() in submit("evaluate", *request)
 
 
 @pytest.mark.slow

@@ -114,9 +114,9 @@ def test_distances_tell_the_data_from_noise(data, classifier, tmp_path, submit):
         output = tmp_path / f"quality-{actors}"
         code, log = submit("quality", *request, f"output={output}", f"pool.actors={actors}")
         assert code == 0, log
-        assert (output / quality.TABLE).read_text() in log
-        assert (output / quality.PICTURE).read_bytes().startswith(b"\x89PNG")
-        text = (output / quality.REPORT).read_text()
+        assert (output / quality.FILES.table).read_text() in log
+        assert (output / quality.FILES.picture).read_bytes().startswith(b"\x89PNG")
+        text = (output / quality.FILES.numbers).read_text()
         reports.append(QualityReport.model_validate_json(text))
     assert reports[0] == reports[1]
     own, far = reports[0].sets
