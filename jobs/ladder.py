@@ -15,6 +15,7 @@ from contextlib import contextmanager
 
 from jobs import evaluate, sample, train
 from jobs.cli import run
+from pipeline.cluster.connect import connected
 from pipeline.config.rungs import LadderConfig
 from pipeline.evaluation.likelihood_report import LikelihoodReport
 from pipeline.evaluation.plan import make_plans
@@ -33,13 +34,15 @@ def main(config: LadderConfig) -> None:
     """Train, evaluate and draw from every rung; write table and picture."""
     ladder = plan_ladder(config)
     log.info("%s", ladder.text())
-    for rung in ladder.rungs:
-        with own_signals():
-            train.main(rung.training)
-    evaluate.main(config.evaluation)
+    with connected():  # once for all jobs
+        for rung in ladder.rungs:
+            with own_signals():
+                train.main(rung.training)
+        evaluate.main(config.evaluation)
+        for rung in ladder.rungs:
+            sample.main(config.samples(rung.name))
     rows = []
     for rung, plan in zip(ladder.rungs, make_plans(config.evaluation), strict=True):
-        sample.main(config.samples(rung.name))
         report = read_report(plan.output)
         assert report is not None  # the job that wrote it has succeeded
         rows.append(result(rung, config, report))

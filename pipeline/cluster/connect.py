@@ -14,11 +14,15 @@ from pipeline.errors import InputError
 def connected() -> Iterator[None]:
     """Connect to the cluster of `RAY_ADDRESS` (set inside a submitted job), or start a local one.
 
-    A cluster that was started here is stopped at the end; another one is only left.
+    A cluster that was started here is stopped at the end; another one is only left. Within another
+    `connected` it is that one's connection, which stays.
 
     Raises:
         InputError: there is no cluster at `RAY_ADDRESS`.
     """
+    if ray.is_initialized():
+        yield
+        return
     address = os.environ.get("RAY_ADDRESS", "local")
     try:
         ray.init(address=address, logging_level=logging.WARNING)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from jobs.cli import StopSignals
+from jobs.ladder import own_signals
 
 BOTH = [signal.SIGTERM, signal.SIGINT]
 
@@ -31,3 +32,13 @@ def test_the_first_signal_asks_and_the_second_leaves(number: signal.Signals) -> 
     with pytest.raises(SystemExit) as leaving:
         os.kill(os.getpid(), number)
     assert leaving.value.code == 128 + number
+
+
+@pytest.mark.parametrize("number", BOTH)
+def test_after_a_training_a_signal_means_what_it_meant_before(number: signal.Signals) -> None:
+    """The jobs that follow in this process can be interrupted."""
+    before = signal.getsignal(number)
+    with own_signals():
+        StopSignals()
+        assert signal.getsignal(number) != before
+    assert signal.getsignal(number) == before
