@@ -21,6 +21,7 @@ from pipeline.checkpoint.record import (
     CheckpointRecord,
     FileRecord,
     Index,
+    parse_commit,
 )
 from pipeline.errors import InputError
 from pipeline.storage import Location
@@ -153,12 +154,12 @@ def open_checkpoint(folder: Location) -> CheckpointReader:
     """Open the checkpoint in `folder`.
 
     Raises:
-        InputError: there is none, or it is damaged.
+        InputError: there is none, or it is damaged or of another format.
     """
     if (folder / COMMIT).size() is None:
         raise InputError(f"{folder} is no complete checkpoint: it has no {COMMIT}")
     try:
-        record = CheckpointRecord.model_validate_json((folder / COMMIT).read_bytes())
+        record = parse_commit(folder / COMMIT)
     except ValidationError as error:
         raise DamagedError(f"{folder}/{COMMIT} cannot be read: {error}") from None
     return CheckpointReader(folder, record)

@@ -21,6 +21,7 @@ from pydantic import ValidationError
 
 from pipeline.checkpoint.share import Share
 from pipeline.config.base import ConfigModel
+from pipeline.errors import InputError
 from pipeline.storage import Location
 
 COMMIT, INDEX = "checkpoint.json", "index.json"
@@ -62,10 +63,10 @@ class CheckpointRecord(ConfigModel):
     """Contents of `checkpoint.json`. The stream goes on at global sample index `next_index`.
 
     `optimizer_steps` is Adam's count of steps, and the place on the learning-rate curve.
-    `bits_per_dim` is the training loss of the last interval. Format 2 knew no shares.
+    `bits_per_dim` is the training loss of the last interval.
     """
 
-    format: Literal[2, 3] = 3
+    format: Literal[3] = 3
     step: int
     next_index: int
     optimizer_steps: int
@@ -93,13 +94,36 @@ def checkpoint_folders(run: Location) -> Iterator[str]:
     return (name for name in run.folders() if name.startswith("checkpoint_"))
 
 
+def parse_commit(commit: Location) -> CheckpointRecord:
+    """The record in this file.
+
+    Raises:
+        InputError: it is of another format.
+        ValidationError: it is damaged.
+    """
+    try:
+        return CheckpointRecord.model_validate_json(commit.read_bytes())
+    except ValidationError as error:
+        for problem in error.errors():
+            if problem["loc"] == ("format",):
+                raise InputError(
+                    f"{commit} is of format {problem['input']}, which this version does not read; "
+                    "use the version that wrote it, or train anew under another name"
+                ) from None
+        raise
+
+
 def read_commit(folder: Location) -> CheckpointRecord | None:
-    """The record of a complete checkpoint; None, with a warning, where it cannot be read."""
+    """The record of a complete checkpoint; None, with a warning, where it cannot be read.
+
+    Raises:
+        InputError: it is of another format.
+    """
     commit = folder / COMMIT
     if commit.size() is None:
         return None
     try:
-        return CheckpointRecord.model_validate_json(commit.read_bytes())
+        return parse_commit(commit)
     except ValidationError as error:
         log.warning("%s is damaged and ignored: %s", commit, error)
         return None

@@ -248,6 +248,21 @@ def test_what_is_not_there_is_named(folder: Location) -> None:
         open_checkpoint(folder).whole("ema/x")
 
 
+def test_another_format_is_refused_and_not_taken_for_damage(folder: Location) -> None:
+    """A run of another version is neither begun anew nor continued from an older checkpoint."""
+    store(folder, at([10]))
+    commit_file = Path(folder.path, COMMIT)
+    commit_file.write_text(commit_file.read_text().replace('"format": 3', '"format": 2'))
+    run = open_storage(str(commit_file.parents[1]))
+    for read_it in (lambda: open_checkpoint(folder), lambda: committed(run)):
+        with pytest.raises(InputError, match=r"is of format 2, .* use the version that"):
+            read_it()
+    commit_file.write_text("{}")
+    assert committed(run) == []
+    with pytest.raises(DamagedError, match="cannot be read"):
+        open_checkpoint(folder)
+
+
 def test_no_commit_is_no_checkpoint(folder: Location) -> None:
     """A folder without `checkpoint.json` does not exist."""
     with pytest.raises(InputError, match="is no complete checkpoint"):

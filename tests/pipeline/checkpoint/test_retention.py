@@ -64,7 +64,7 @@ def test_what_goes(tmp_path: Path) -> None:
     (tmp_path / checkpoint_name(6) / "rank-00000.killed.safetensors").write_bytes(b"left")
     later = store(tmp_path, 8)
     unreadable = store(tmp_path, 3)
-    (unreadable / COMMIT).write_text('{"format": 99}')
+    (unreadable / COMMIT).write_text("{}")
     (tmp_path / "samples").mkdir()
     tidy(open_storage(str(tmp_path)), checkpoint_name(6), CheckpointConfig(keep=2), {})
     assert sorted(path.name for path in tmp_path.iterdir()) == [
