@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.redact import one_line, redact_text
 from pipeline.tracking.journal import Journal
-from pipeline.tracking.store import Point, RunWriter
+from pipeline.tracking.writer import Point, RunWriter
 
 _LINES = 500  # journal lines between two marks of what is sent
 _LONGEST_PAUSE = 60.0  # seconds between attempts while the server is away

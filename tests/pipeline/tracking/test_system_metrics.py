@@ -7,8 +7,8 @@ from mlflow import MlflowClient
 
 from pipeline.tracking import Tracker, open_run
 from pipeline.tracking.request import RunRequest
-from pipeline.tracking.store import RunWriter
 from pipeline.tracking.system_metrics import SystemMetrics
+from pipeline.tracking.writer import RunWriter
 
 # MLflow's own use of SQLAlchemy, not ours.
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")
