@@ -78,7 +78,9 @@ class StopSignals:
 
 
 def _parser(description: str | None) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=description)
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument(
         "--config", action="append", default=[], metavar="FILE", help="YAML; may be repeated"
     )

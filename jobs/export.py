@@ -50,9 +50,14 @@ def make_plan(config: ExportConfig) -> Plan:
     check_submitted_paths(config, "run", "output")
     folder = open_storage(config.path(config.run))
     found = {record.step: folder / name for name, record in committed(folder)}
-    step = max(found, default=0) if config.step is None else config.step
+    if not found:
+        raise InputError(
+            f"run={config.run}: {folder} has no complete checkpoint; give the folder of a run of "
+            "jobs.train"
+        )
+    step = max(found) if config.step is None else config.step
     if step not in found:
-        steps = ", ".join(map(str, sorted(found))) or "no step"
+        steps = ", ".join(map(str, sorted(found)))
         raise InputError(
             f"run={config.run}: no {checkpoint_name(step)} in {folder}; complete are those after "
             f"{steps}"

@@ -17,6 +17,7 @@ from pipeline.errors import InputError
 
 T = TypeVar("T", bound=BaseModel)
 Models = list[type[BaseModel]]
+PRESETS = Path("jobs/presets")
 
 
 def load_config(schema: type[T], files: Sequence[str], overrides: Sequence[str]) -> T:
@@ -44,11 +45,10 @@ def load_config(schema: type[T], files: Sequence[str], overrides: Sequence[str])
     except ValidationError as error:
         # What a source that cannot be read would have given is not missing.
         unread = bool(problems)
-        problems += [
-            _explain(schema, problem)
-            for problem in error.errors()
-            if not (unread and problem["type"] == "missing")
-        ]
+        found = [p for p in error.errors() if not (unread and p["type"] == "missing")]
+        problems += [_explain(schema, problem) for problem in found]
+        if not files and any(problem["type"] == "missing" for problem in found):
+            problems.append("no --config FILE was given; --help shows examples")
     if problems:
         place = ", ".join(files) or "the command line"
         raise InputError(f"configuration in {place}:\n  " + "\n  ".join(problems))
@@ -83,9 +83,7 @@ def _load_yaml(text: str) -> Any:
 def _read(file: str) -> dict[str, Any]:
     path = Path(file)
     if not path.is_file():
-        near = difflib.get_close_matches(path.name, _names(path.parent), n=1)
-        hint = f"; did you mean {path.parent / near[0]}?" if near else ""
-        raise InputError(f"config file {file} does not exist{hint}")
+        raise InputError(f"config file {file} does not exist{_near(path)}")
     try:
         content = _load_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -97,14 +95,22 @@ def _read(file: str) -> dict[str, Any]:
     return content or {}
 
 
-def _names(folder: Path) -> list[str]:
-    return [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+def _near(path: Path) -> str:
+    """A file of nearly this name beside it, or among the presets."""
+    for folder in (path.parent, PRESETS):
+        names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+        if near := difflib.get_close_matches(path.name, names, n=1):
+            return f"; did you mean {folder / near[0]}?"
+    return ""
 
 
 def _parse_override(text: str) -> dict[str, Any]:
     key, separator, value = text.partition("=")
     if not separator or not all(key.split(".")):
-        raise InputError(f"override {text!r} is not of the form key=value (for example steps=100)")
+        file = f"; a file is given by --config {text}" if text.endswith((".yaml", ".yml")) else ""
+        raise InputError(
+            f"override {text!r} is not of the form key=value (for example steps=100){file}"
+        )
     try:
         tree = _load_yaml(value)
     except yaml.YAMLError as error:
@@ -141,6 +147,8 @@ def _explain(schema: type[BaseModel], problem: Any) -> str:
     key = ".".join(path)
     if problem["type"] == "extra_forbidden":
         return f"{key}: unknown key; {_hint(key, models, schema)}"
+    if problem["type"] == "missing":
+        return f"{key}: required{_description(key, models)}"
     message = problem["msg"].removeprefix("Value error, ")
     given = problem.get("input")
     shown = "" if isinstance(given, dict | BaseModel) else f" (given: {given!r})"
@@ -163,6 +171,13 @@ def _locate(schema: type[BaseModel], location: Sequence[int | str]) -> tuple[lis
             path.append(str(part))
             parents, models = models, _below(models, str(part))
     return path, parents
+
+
+def _description(key: str, models: Models) -> str:
+    """What the field of this key is for, where it says."""
+    leaf = key.rpartition(".")[2]
+    fields = [model.model_fields[leaf] for model in models if leaf in model.model_fields]
+    return f". {fields[0].description}" if fields and fields[0].description else ""
 
 
 def _hint(key: str, models: Models, schema: type[BaseModel]) -> str:

@@ -51,7 +51,9 @@ class ImagesConfig(ConfigModel):
 class PlanConfig(TrainConfig):
     """A training run as for `jobs.train`, planned and not run."""
 
-    hardware: HardwareConfig
+    hardware: HardwareConfig = Field(
+        description="The cluster: add --config jobs/presets/h100_cluster.yaml, or one like it."
+    )
     images: ImagesConfig | None = Field(
         None, description="null reads them from data.train, which then has to be there."
     )

@@ -206,15 +206,17 @@ class TrackingConfig(ConfigModel):
 class TrainConfig(JobConfig):
     """One training run: `name` under `storage_path` is its identity."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Of the run and of its folder."
+    )
     storage_path: str = Field("runs", description="Folder or URL for checkpoints and records.")
     resume: Literal["auto", "never"] = Field(
         "auto", description="auto continues the run of this name; never refuses if there is one."
     )
     seed: int = Field(0, ge=0, lt=2**63)
     steps: int = Field(gt=0, description="Optimizer steps in the whole run.")
-    data: DataConfig
-    model: AnyModelConfig
+    data: DataConfig = Field(description="The images, and how they are read.")
+    model: AnyModelConfig = Field(description="What is trained: `kind` and what belongs to it.")
     optimizer: OptimizerConfig = OptimizerConfig()
     deepspeed: DeepSpeedConfig = DeepSpeedConfig()
     cluster: ClusterConfig = ClusterConfig()

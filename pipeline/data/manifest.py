@@ -159,7 +159,8 @@ def read_info(folder: Location) -> DatasetInfo:
 def _why_no_dataset(folder: Location) -> str:
     """Message for a folder that holds no finished dataset."""
     if not folder.is_folder():
-        return f"{folder} does not exist; check the path or run jobs.prepare"
+        made = "jobs.prepare (for samples jobs.sample)"
+        return f"{folder} does not exist; check the path, or run {made}"
     if any(name.endswith(".tar") for name in folder.files()):
         return (
             f"{folder} has tar shards but no {DATASET}; index them with jobs.prepare "

@@ -163,7 +163,7 @@ def load_classifier_card(folder: Location) -> ClassifierCard:
     if card.size() is None:
         raise InputError(
             f"there is no {CLASSIFIER_CARD} in {folder}: give the folder of a classifier, or of a "
-            "run that trained one"
+            "run that trained one (jobs.features makes one whose features compare images)"
         )
     try:
         return ClassifierCard.model_validate_json(card.read_bytes())

@@ -80,8 +80,18 @@ def plan_cluster(config: PlanConfig) -> ClusterPlan:
 
 
 def images_of(config: TrainConfig) -> ImagesConfig:
-    """The images of `data.train`, from its manifests."""
-    mixture = open_mixture(config.train_paths, config.data)
+    """The images of `data.train`, from its manifests.
+
+    Raises:
+        InputError: it is not there; names the other way to say what the images are.
+    """
+    try:
+        mixture = open_mixture(config.train_paths, config.data)
+    except InputError as error:
+        raise InputError(
+            f"{error}. A plan needs no data: describe the images, such as "
+            "images={shape: [3, 64, 64], classes: 1000, bytes: 9000}"
+        ) from None
     info = mixture.info
     return ImagesConfig(
         shape=info.shape, classes=info.classes, levels=info.levels, bytes=_image_bytes(mixture)

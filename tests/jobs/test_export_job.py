@@ -73,7 +73,7 @@ def test_a_width_chosen_after_training_is_exported(
     ("override", "message"),
     [
         ("step=9", "no checkpoint_000000009 in"),
-        ("run=elsewhere", "complete are those after no step"),
+        ("run=elsewhere", "has no complete checkpoint; give the folder of a run of jobs.train"),
         ("ema.decay=0.5", "keeps decay_0.9, width_0.05, width_0.1"),
         ("ema={decay: 0.9, width: 0.1}", "give one of decay and width"),
         ("output=run", "holds other things"),

@@ -134,6 +134,15 @@ def test_a_calibration_that_is_none_is_refused(
     assert words in capsys.readouterr().err
 
 
+def test_data_that_is_not_there_can_be_described_instead(
+    planned: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert planned("images=null")[0] == 2
+    said = capsys.readouterr().err
+    assert f"{tmp_path}/set does not exist; check the path" in said
+    assert "A plan needs no data: describe the images, such as images={shape:" in said
+
+
 def test_training_that_cannot_fit_is_refused(tiny: Any, pack: Any, tmp_path: Path) -> None:
     """By `cluster.gpu_memory_gib`, before anything starts; with enough of it nothing is said."""
     pack(tmp_path / "set")

@@ -41,7 +41,7 @@ def submit(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     [
         (["--config", "absent.yaml"], "config file absent.yaml does not exist"),
         (["model.network.widht=3"], "did you mean model.network.width?"),
-        (["data.train=absent"], "absent does not exist; check the path or run jobs.prepare"),
+        (["data.train=absent"], "absent does not exist; check the path, or run jobs.prepare"),
         (["data.train=unlabelled"], "model.conditional is true but the data set has no labels"),
         (["model.network.multipliers=[1,1,1,1,1]"], "images of 8 x 8 do not divide by 16"),
         (["deepspeed.config.gradient_cliping=1"], "did you mean gradient_clipping?"),

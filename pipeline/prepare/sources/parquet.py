@@ -75,6 +75,8 @@ class ParquetImages:
             with file.filesystem.open_input_file(file.path) as handle:
                 parquet = pq.ParquetFile(handle)
                 schema, metadata = parquet.schema_arrow, parquet.metadata
+        except FileNotFoundError:
+            raise InputError(f"{file} does not exist; check the path") from None
         except (OSError, pa.ArrowException) as error:
             raise InputError(f"{file} is not a readable Parquet file: {error}") from error
         for name in filter(None, (self._image, self._label)):

@@ -82,6 +82,7 @@ def test_presets_load(preset: Path) -> None:
         ("steps=many", "steps: Input should be a valid integer, unable to parse string as an int"),
         ("optimizer.eps=.nan", "optimizer.eps: Input should be a finite number"),
         ("steps", "override 'steps' is not of the form key=value (for example steps=100)"),
+        ("x/run.yaml", "(for example steps=100); a file is given by --config x/run.yaml"),
         ("a..b=1", "override 'a..b=1' is not of the form key=value"),
         ("steps=[1", "override 'steps=[1': the value is not valid YAML"),
         ("data={lanes: 1, lanes: 2}", "key 'lanes' appears twice"),
@@ -110,6 +111,26 @@ def test_a_missing_file_is_not_followed_by_all_that_it_would_have_held() -> None
     with pytest.raises(InputError) as caught:
         load_config(TrainConfig, ["missing.yaml"], [])
     assert len(str(caught.value).splitlines()) == 2
+
+
+def test_what_is_required_is_named_with_what_it_is() -> None:
+    """And where all of it can come from; what to add, where that is a file of its own."""
+    with pytest.raises(InputError) as caught:
+        load_config(TrainConfig, [], ["name=x", "data={train: set, batch_size: 8}"])
+    lines = [line.strip() for line in str(caught.value).splitlines()]
+    assert lines[1] == "steps: required. Optimizer steps in the whole run."
+    assert lines[-1] == "no --config FILE was given; --help shows examples"
+    with pytest.raises(InputError, match=r"hardware: required.* add --config (\S+), or") as caught:
+        load_config(PlanConfig, [str(PRESETS / "fashion_mnist_cpu.yaml")], [])
+    assert (PRESETS.parents[1] / "jobs/presets/h100_cluster.yaml").is_file()
+    assert "jobs/presets/h100_cluster.yaml" in str(caught.value)
+
+
+def test_a_presets_name_alone_leads_to_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the project's folder, where the commands are given."""
+    monkeypatch.chdir(PRESETS.parents[1])
+    with pytest.raises(InputError, match=r"did you mean jobs/presets/cifar10_paper\.yaml\?"):
+        load(files=["cifar10_paper.yaml"])
 
 
 def test_later_wins(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def refuse(prepared: PrepareConfig, message: str) -> None:
 
 def test_missing_and_empty_inputs(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    for kind, nothing in [("folder", "is not a folder"), ("parquet", "not a readable Parquet")]:
+    for kind, nothing in [("folder", "is not a folder"), ("parquet", "none does not exist")]:
         refuse(config(tmp_path, {"kind": kind, "path": f"{tmp_path}/none"}), nothing)
     for kind, empty in [
         ("folder", "no files"),
@@ -51,6 +51,9 @@ def test_missing_and_empty_inputs(tmp_path: Path) -> None:
         ("webdataset", "no .tar"),
     ]:
         refuse(config(tmp_path, {"kind": kind, "path": f"{tmp_path}/empty"}), empty)
+    (tmp_path / "text.parquet").write_text("none of it")
+    text = {"kind": "parquet", "path": f"{tmp_path}/text.parquet"}
+    refuse(config(tmp_path, text), "is not a readable Parquet file")
     source = idx(tmp_path)
     refuse(config(tmp_path, source | {"images": f"{tmp_path}/none"}), "none does not exist")
 
