@@ -27,7 +27,13 @@ class DataConfig(ConfigModel):
     micro_batch: int | None = Field(
         None, gt=0, description="Images per forward pass and worker; null is one pass per step."
     )
-    lanes: int = Field(8, gt=0, description="Parallel reading positions; part of the order.")
+    lanes: int = Field(
+        8,
+        gt=0,
+        description="Parallel reading positions; part of the order. Each image is read once where "
+        "they are a multiple of cluster.workers x loader_workers, and the latter divide a "
+        "worker's micro-batch.",
+    )
     shuffle_window: int = Field(1024, gt=0, description="Samples shuffled together in a lane.")
     select: SelectConfig = SelectConfig()
     transform: TransformConfig = TransformConfig()

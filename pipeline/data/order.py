@@ -139,10 +139,17 @@ def worker_indices(batch: int, *, global_batch: int, rank: int, world_size: int)
     return range(first + rank, first + global_batch, world_size)
 
 
-def reads_per_sample(workers: int, *, lanes: int, shuffle_window: int) -> int:
+def reads_per_sample(
+    workers: int, *, lanes: int, shuffle_window: int, processes: int = 1, micro_batch: int = 1
+) -> int:
     """How often a sample is read from the storage in an epoch, all workers together.
 
     Once where the workers divide the lanes. Else a lane is shared by workers / gcd(workers, lanes)
-    of them, and each reads a whole window for its part of it, however small.
+    of them, and each reads a whole window for its part of it, however small. So does each of a
+    worker's loader `processes` that a lane comes to: one, where they divide both the micro-batch
+    and the worker's lanes. Rows of micro-batches that are equal modulo `together` share a lane.
     """
-    return min(shuffle_window, workers // math.gcd(workers, lanes))
+    shared = math.gcd(workers, lanes)
+    together = math.gcd(micro_batch, lanes // shared)
+    readers = min(micro_batch // together, processes // math.gcd(processes, together))
+    return min(shuffle_window, workers // shared * readers)

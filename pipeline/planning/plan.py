@@ -63,7 +63,13 @@ def plan_cluster(config: PlanConfig) -> ClusterPlan:
         sharding = sharding_of(other, gpus)
         memory = device_memory(work.parameters, passes[other.micro_batch], sharding)
         data = other.data
-        reads = reads_per_sample(gpus, lanes=data.lanes, shuffle_window=data.shuffle_window)
+        reads = reads_per_sample(
+            gpus,
+            lanes=data.lanes,
+            shuffle_window=data.shuffle_window,
+            processes=data.loader_workers or 1,
+            micro_batch=other.micro_batch,
+        )
         return forecast(work, data.batch_size, reads, sharding, memory, hardware)
 
     return ClusterPlan(

@@ -44,8 +44,14 @@ class Plan:
         """The plan in words."""
         config, start = self.config, f"continues after step {self.done_steps}"
         data, workers = config.data, config.cluster.worker_counts[-1]
-        reads = reads_per_sample(workers, lanes=data.lanes, shuffle_window=data.shuffle_window)
-        again = f", read {reads} times: data.lanes is no multiple of the workers"
+        reads = reads_per_sample(
+            workers,
+            lanes=data.lanes,
+            shuffle_window=data.shuffle_window,
+            processes=data.loader_workers or 1,
+            micro_batch=config.on_workers(workers).micro_batch,
+        )
+        again = f", each read {reads} times (see data.lanes)"
         of = f", {self.given.text} {self.given.place}" if self.given else ""
         return (
             f"plan: {config.name} {start if self.before else 'starts'} in {self.run}\n"

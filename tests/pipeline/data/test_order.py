@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.data.order import SampleOrder, permutation, worker_indices
+from pipeline.data.order import SampleOrder, permutation, reads_per_sample, worker_indices
 
 blocks = st.lists(st.integers(1, 9), min_size=1, max_size=12)
 
@@ -201,3 +201,37 @@ def test_a_worker_reads_its_own_lanes_where_workers_divide_lanes() -> None:
             seen.append({order.slot(i).lane for i in indices if i // 70 == epoch_start // 70})
         for rank, lanes in enumerate(seen):
             assert not lanes & set().union(*seen[:rank], *seen[rank + 1 :])
+
+
+@pytest.mark.parametrize("lanes", [1, 4, 6, 8, 24])
+@pytest.mark.parametrize(
+    ("workers", "processes", "micro_batch"),
+    [
+        (1, 1, 1),
+        (4, 1, 3),
+        (2, 2, 4),
+        (2, 3, 4),
+        (4, 4, 2),
+        (3, 2, 2),
+        (2, 4, 6),
+        (1, 4, 8),
+        (2, 2, 6),
+    ],
+)
+def test_each_lane_is_read_by_as_many_processes_as_is_said(
+    lanes: int, workers: int, processes: int, micro_batch: int
+) -> None:
+    """Counted: process p of a worker makes rows p, p + processes, ... of each micro-batch."""
+    batch = workers * micro_batch * 2
+    order = SampleOrder(np.array([24 * batch]), seed=0, lanes=lanes, shuffle_window=10**6)
+    readers: dict[int, set[tuple[int, int]]] = {lane: set() for lane in range(lanes)}
+    for number in range(24):
+        for rank in range(workers):
+            own = worker_indices(number, global_batch=batch, rank=rank, world_size=workers)
+            for at, index in enumerate(own):
+                process = at % micro_batch % processes
+                readers[order.slot(index).lane].add((rank, process))
+    expected = reads_per_sample(
+        workers, lanes=lanes, shuffle_window=10**6, processes=processes, micro_batch=micro_batch
+    )
+    assert {len(who) for who in readers.values()} == {expected}

@@ -8,6 +8,7 @@ import pytest
 
 from pipeline.config.load import load_config
 from pipeline.config.train import TrainConfig
+from pipeline.data.order import reads_per_sample
 
 FOLDER = Path(__file__).resolve().parents[3] / "jobs/presets"
 SMALL_UNET = ["model.network.width=8", "model.network.blocks=1"]
@@ -58,6 +59,20 @@ def test_a_preset_trains(losses: Any, name: str) -> None:
     assert math.isfinite(first)
     assert math.isfinite(second)
     assert first != second
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_reads_each_image_once(name: str) -> None:
+    """On its own workers and, in the same run, on fewer of them and on twice as many."""
+    config = load_config(TrainConfig, [str(FOLDER / f"{name}.yaml")], [])
+    most = config.cluster.worker_counts[-1]
+    for workers in (1, most, 2 * most):
+        data, micro = config.data, config.on_workers(workers).micro_batch
+        processes = data.loader_workers or 1
+        assert reads_per_sample(
+            workers, lanes=data.lanes, shuffle_window=data.shuffle_window,
+            processes=processes, micro_batch=micro,
+        ) == 1, (workers, data.lanes)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", PRESETS)
