@@ -74,4 +74,4 @@ class PlanConfig(TrainConfig):
         "takes the place of peak_tflops x achieved, memory_gbytes_per_second, "
         "host_gbytes_per_second and the bandwidth of the links.",
     )
-    output: str | None = Field(None, description="JSON file for all figures.")
+    output: str | None = Field(None, description="JSON file or URL for all figures.")
