@@ -131,7 +131,7 @@ class Location:
             if self.is_local:
                 self._write_and_rename(pieces)
             else:
-                self._upload(pieces)
+                self._write(self.path, pieces)
         except OSError as error:
             raise InputError(
                 f"cannot write {self}: {error}; check free space, or bucket, and permissions"
@@ -151,19 +151,6 @@ class Location:
         with self.filesystem.open_output_stream(path) as file:
             for piece in pieces:
                 file.write(piece)
-
-    def _upload(self, pieces: Iterable[bytes | memoryview]) -> None:
-        """Closing a stream ends its upload as if it were whole: what was cut short is deleted.
-
-        Not after an error of the storage, which may still have what was there before.
-        """
-        try:
-            self._write(self.path, pieces)
-        except OSError:
-            raise
-        except BaseException:
-            self.delete()
-            raise
 
     def _write_and_rename(self, pieces: Iterable[bytes | memoryview]) -> None:
         temporary = f"{self.path}.{uuid4().hex[:8]}.tmp"

@@ -44,6 +44,7 @@ class Purpose(IntEnum):
     SAMPLE_DECODE = 6
     DEQUANTISE = 7
     AUGMENT = 8
+    DROPOUT = 9
     HUTCHINSON = 10
     LATENT = 11
     BOUND_TIMES = 12

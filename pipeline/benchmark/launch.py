@@ -10,8 +10,9 @@ from ray.train import RunConfig, TrainingFailedError
 from ray.train.torch import get_device
 
 from pipeline.benchmark.measure import Bench, run_trial
+from pipeline.benchmark.operations import time_passes
 from pipeline.benchmark.plan import Plan
-from pipeline.benchmark.records import BenchmarkReport, StepTiming, Trial
+from pipeline.benchmark.records import BenchmarkReport, PassTiming, StepTiming, Trial
 from pipeline.code_version import code_version
 from pipeline.config.benchmark import BenchmarkConfig
 from pipeline.errors import RunFailedError
@@ -19,6 +20,7 @@ from pipeline.logs import set_up_logging
 from pipeline.storage import open_storage
 from pipeline.training.agreement import AgreedInputError
 from pipeline.training.launch import trainer
+from pipeline.training.trained import Trained
 from pipeline.training.worker import TrainJob, open_data, run_card, training_stream
 
 log = logging.getLogger(__name__)
@@ -32,6 +34,7 @@ class Found:
     state_bytes: int
     training_flops: int
     peak_flops: float | None
+    passes: tuple[PassTiming, ...] = ()
 
 
 def run_benchmark(plan: Plan) -> BenchmarkReport:
@@ -43,18 +46,24 @@ def run_benchmark(plan: Plan) -> BenchmarkReport:
         RunFailedError: a group of workers failed.
         InputError: the data set cannot be read.
     """
-    trials, config = [], plan.config
+    config = plan.config
+    trials: list[Trial] = []
+    passes: tuple[PassTiming, ...] = ()
     try:
         for workers in config.worker_counts:
             log.info("measuring %d workers", workers)
-            found = _run_group(plan, config.trial(workers), whole=True)
+            first = not trials
+            found = _run_group(
+                plan, config.trial(workers), whole=True, passes=first and config.measure.operations
+            )
             assert isinstance(found.trial, Trial)
             trials.append(found.trial)
+            passes += found.passes
         other = None
         if config.measure.both_precisions:
             other_config = config.trial(config.most_workers).other_precision
             log.info("measuring %s", other_config.deepspeed.precision)
-            other = _run_group(plan, other_config, whole=False).trial
+            other = _run_group(plan, other_config, whole=False, passes=False).trial
             assert isinstance(other, StepTiming)
     finally:
         plan.scratch.delete_folder()
@@ -71,17 +80,19 @@ def run_benchmark(plan: Plan) -> BenchmarkReport:
         torch=torch.__version__,
         code=code_version(),
         trials=tuple(trials),
+        passes=passes,
         other_precision=other,
     )
 
 
-def _run_group(plan: Plan, config: BenchmarkConfig, *, whole: bool) -> Found:
+def _run_group(plan: Plan, config: BenchmarkConfig, *, whole: bool, passes: bool) -> Found:
     name = f"{config.most_workers}-{config.deepspeed.precision}"
     given = {
         "config": config,
         "schedule": plan.given,
         "scratch": str(plan.scratch / f"checkpoints-{name}"),
         "whole": whole,
+        "passes": passes,
     }
     run = RunConfig(name=name, storage_path=plan.scratch.url)
     try:
@@ -106,6 +117,8 @@ def _measure(given: dict[str, Any]) -> Found | AgreedInputError:
     try:
         mixture = open_data(job)
         card = run_card(config, mixture.info, "none", job.given)
+        trained = Trained.by(config, mixture.info)
+        passes = timed_passes(config, trained, device) if given["passes"] else ()
         bench = Bench(config, card, device, job.given)
         if given["whole"]:
             scratch = open_storage(given["scratch"])
@@ -117,4 +130,17 @@ def _measure(given: dict[str, Any]) -> Found | AgreedInputError:
                 trial = bench.compute(bench.micro_batches(iter(stream)))
     except AgreedInputError as error:
         return error
-    return Found(trial, bench.state_bytes, bench.cost.training_flops, bench.cost.peak)
+    cost = bench.cost
+    return Found(trial, bench.state_bytes, cost.training_flops, cost.peak, passes)
+
+
+def timed_passes(
+    config: BenchmarkConfig, trained: Trained, device: torch.device
+) -> tuple[PassTiming, ...]:
+    """At the run's micro-batch and at a quarter of it, before the engine takes its memory."""
+    bfloat16 = config.deepspeed.precision == "bfloat16"
+    sizes = sorted({config.micro_batch, -(-config.micro_batch // 4)})
+    return tuple(
+        time_passes(trained, size, config.measure.repeats, device, bfloat16=bfloat16)
+        for size in sizes
+    )

@@ -1,7 +1,7 @@
 """What a benchmark found, as it is written to `benchmark.json`. All times are in seconds."""
 
 from statistics import median
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pipeline.config.base import ConfigModel
 
@@ -20,6 +20,32 @@ class Timing(ConfigModel):
     def spread(self) -> float:
         """(Greatest - least) / median."""
         return (max(self.seconds) - min(self.seconds)) / self.median
+
+
+class OperationTiming(NamedTuple):
+    """An operation of the passes, which occurs `calls` times and takes `seconds` each time.
+
+    `name`, `flops`, `bytes`: as in `pipeline.planning.operations.Operation`.
+    """
+
+    name: str
+    flops: int
+    bytes: int
+    calls: int
+    seconds: float
+
+
+class PassTiming(ConfigModel):
+    """Forward and backward pass over `micro_batch` images on one device, without an engine.
+
+    `seconds`: of the whole. `issue_seconds`: what the host takes to hand them over to a device that
+    computes beside it; None where host and device are one. `operations`: each by itself.
+    """
+
+    micro_batch: int
+    seconds: float
+    issue_seconds: float | None
+    operations: tuple[OperationTiming, ...]
 
 
 class StepTiming(ConfigModel):
@@ -63,6 +89,8 @@ class BenchmarkReport(ConfigModel):
 
     `training_flops`: model FLOPs of forward and backward pass for one image. `peak_flops`: FLOP/s
     of one worker's device; None where unknown. `state_bytes`: of a checkpoint, all ranks together.
+    `passes`: on the fewest workers, at the run's micro-batch and at a smaller one; none if
+    `measure.operations` is false.
     """
 
     name: str
@@ -78,6 +106,7 @@ class BenchmarkReport(ConfigModel):
     code: str
     trials: tuple[Trial, ...]
     other_precision: StepTiming | None
+    passes: tuple[PassTiming, ...] = ()
 
     @property
     def model_flops_per_second(self) -> float:

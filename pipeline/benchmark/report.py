@@ -5,7 +5,7 @@ from collections.abc import Callable
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipeline.benchmark.records import BenchmarkReport, Timing, Trial
+from pipeline.benchmark.records import BenchmarkReport, PassTiming, Timing, Trial
 from pipeline.benchmark.verdict import verdict
 
 _BLUE, _ORANGE, _GREY = "#0072b2", "#d55e00", "#8a8a8a"  # Okabe and Ito
@@ -51,6 +51,7 @@ def benchmark_table(report: BenchmarkReport) -> str:
         flops += f", {report.model_flops_per_second / report.peak_flops:.1%} of the device's peak"
     lines += [
         "",
+        *(_passes(timing) for timing in report.passes),
         f"The step alone in ms: {phases}. The loop computes {flops} (the model's arithmetic).",
         f"A checkpoint of {report.state_bytes / 1e6:,.1f} MB is written at "
         f"{report.storage_bytes_per_second / 1e6:,.1f} MB/s.",
@@ -114,6 +115,14 @@ def _scaling(panel: Axes, report: BenchmarkReport) -> None:
     panel.set_xlabel("workers")
     panel.set_ylabel("images per second")
     panel.legend(frameon=False)
+
+
+def _passes(timing: PassTiming) -> str:
+    calls = sum(row.calls for row in timing.operations)
+    return (
+        f"Forward and backward over {timing.micro_batch} images without the engine take "
+        f"{1e3 * timing.seconds:.1f} ms, {calls:,} operations."
+    )
 
 
 def _milliseconds(timing: Timing) -> str:

@@ -20,6 +20,11 @@ class MeasureConfig(ConfigModel):
     both_precisions: bool = Field(
         True, description="Time the step also at the precision that is not configured."
     )
+    operations: bool = Field(
+        True,
+        description="Time each operation of the passes, for jobs.plan: on the fewest workers, with "
+        "weights and gradients of the whole model on each.",
+    )
 
 
 class BenchmarkConfig(TrainConfig):

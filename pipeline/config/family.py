@@ -13,6 +13,8 @@ def _kind(value: Any) -> Any:
     return value.get("kind", "vdm") if isinstance(value, dict) else getattr(value, "kind", None)
 
 
+AnyVAEConfig = VAEConfig | HierarchicalVAEConfig
+
 GenerativeConfig = Annotated[
     Annotated[ModelConfig, Tag("vdm")]
     | Annotated[VAEConfig, Tag("vae")]

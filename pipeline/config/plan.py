@@ -68,10 +68,17 @@ class PlanConfig(TrainConfig):
     micro_batches: tuple[PositiveInt, ...] = Field(
         (), description="Further micro-batches in the table of memory."
     )
-    calibration: str | None = Field(
+    calibration: str | tuple[str, ...] | None = Field(
         None,
-        description="Folder that jobs.benchmark has written on such hardware: what was measured "
-        "takes the place of peak_tflops x achieved, memory_gbytes_per_second, "
-        "host_gbytes_per_second and the bandwidth of the links.",
+        description="Folder that jobs.benchmark has written on such hardware, or several, of "
+        "networks smaller and larger than this one: what was measured takes the place of "
+        "peak_tflops x achieved, memory_gbytes_per_second, host_gbytes_per_second and the "
+        "bandwidth of the links.",
     )
-    output: str | None = Field(None, description="JSON file or URL for all figures.")
+    output: str | None = Field(None, description="JSON file for all figures.")
+
+    @property
+    def calibrations(self) -> tuple[str, ...]:
+        """Where the benchmarks are that it is calibrated by."""
+        given = self.calibration or ()
+        return tuple(self.path(folder) for folder in ([given] if isinstance(given, str) else given))

@@ -27,8 +27,6 @@ _JPEG = b"\xff\xd8"
 _PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 _PNG_HEADER = struct.Struct(">IIBB")  # width, height, depth, colour type
 _PNG_CHANNELS = {0: 1, 2: 3}  # by colour type: grey, RGB
-_PNG_CHUNK = struct.Struct(">I4s")  # bytes of content, kind; a CRC-32 follows the content
-_NOT_PLAIN = {b"acTL", b"tRNS", b"iCCP", b"iTXt", b"zTXt"}  # libspng expands the last without limit
 _JPEG_CHANNELS = {"Gray": 1, "YCbCr": 3}
 _LOSSLESS, _LOSSY = b"VP8L", b"VP8 "  # the kinds of WebP without transparency or animation
 
@@ -81,16 +79,13 @@ def _jpeg_size(data: bytes) -> Size | None:
 
 
 def _png_size(data: bytes) -> Size | None:
-    """Eight bits, grey or RGB, no single transparent colour, not animated, nothing to expand."""
+    """Eight bits, grey or RGB, no single transparent colour, not animated."""
     width, height, depth, colours = _PNG_HEADER.unpack_from(data, len(_PNG))
     channels = _PNG_CHANNELS.get(colours) if depth == 8 else None
-    at, kind = len(_PNG) + _PNG_HEADER.size + 7, b""  # three bytes of IHDR and its CRC-32 follow
-    while channels and kind != b"IDAT":
-        length, kind = _PNG_CHUNK.unpack_from(data, at)
-        at += length + 12
-        if kind in _NOT_PLAIN:
-            return None
-    return (height, width, channels) if channels else None
+    before_pixels = data[len(_PNG) : data.find(b"IDAT")]
+    if channels is None or b"acTL" in before_pixels or b"tRNS" in before_pixels:
+        return None
+    return height, width, channels
 
 
 def _webp_size(data: bytes) -> Size | None:

@@ -24,21 +24,6 @@ from pipeline.storage import Location
 Entry = Record | SampleError
 
 _READ_AHEAD = 8 * 2**20  # bytes: an object store would answer a request for each header
-_LONGEST_HEADER = 2**20  # bytes; long names and pax records have a few hundred
-
-# What tarfile raises on archives that are damaged, or made to do harm: lengths that are no numbers
-# or lead back to the front, and headers that announce headers without end.
-_BROKEN = (tarfile.TarError, ValueError, RecursionError)
-
-
-class _Headers(io.BufferedReader):
-    """What a tar's headers are read from: one that claims to be a terabyte long is not read."""
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        """At most a megabyte. Raises TarError where more is asked for."""
-        if size is None or not 0 <= size <= _LONGEST_HEADER:
-            raise tarfile.ReadError(f"a header of {size} bytes")
-        return super().read(size)
 
 
 def parse_block(data: bytes, block: Block, shard: str) -> list[Entry]:
@@ -54,7 +39,7 @@ def parse_block(data: bytes, block: Block, shard: str) -> list[Entry]:
         return damaged(block, "CRC-32 differs from the manifest's", place)
     try:
         records: list[Entry] = [*(plain_samples(data, shard) or _any_samples(data, shard))]
-    except _BROKEN as error:
+    except (tarfile.TarError, ValueError) as error:
         return damaged(block, str(error), place)
     if len(records) != block.samples:
         return damaged(block, f"{len(records)} samples, the manifest has {block.samples}", place)
@@ -78,10 +63,10 @@ def sample_offsets(shard: Location) -> list[int]:
     try:
         with (
             shard.filesystem.open_input_file(shard.path) as file,
-            _Headers(file, _READ_AHEAD) as buffered,
+            io.BufferedReader(file, _READ_AHEAD) as buffered,
             tarfile.open(fileobj=buffered, mode="r:") as archive,
         ):
-            for member in _forward(archive):
+            for member in archive:
                 key = base_plus_ext(member.name)[0] if _is_plain(member) else None
                 if key is not None and key != last_key:
                     starts.append(member.offset)
@@ -89,7 +74,7 @@ def sample_offsets(shard: Location) -> list[int]:
                 end = member.offset_data + -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
                 archive.members = []  # type: ignore[attr-defined]  # else it keeps every header
         mark = shard.read_range(end, tarfile.BLOCKSIZE)
-    except (*_BROKEN, OSError) as error:
+    except (tarfile.TarError, OSError) as error:
         raise InputError(f"{shard} is not a plain tar ({error}); replace or remove it") from error
     if mark != bytes(tarfile.BLOCKSIZE):
         raise InputError(
@@ -99,25 +84,17 @@ def sample_offsets(shard: Location) -> list[int]:
 
 
 def _any_samples(data: bytes, shard: str) -> list[Entry]:
-    """What any tar fragment holds. Raises what `_BROKEN` names for damage."""
+    """What any tar fragment holds. Raises TarError or ValueError for damage."""
     return [_record(group, shard) for group in group_by_keys(_members(data, shard))]
 
 
 def _members(data: bytes, shard: str) -> Iterator[dict[str, Any]]:
     """The regular files of an uncompressed tar fragment, as webdataset's grouping expects them."""
     with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
-        for member in _forward(archive):
+        for member in archive:
             if _is_plain(member):
                 content = data[member.offset_data : member.offset_data + member.size]
                 yield {"fname": member.name, "data": content, "__url__": shard}
-
-
-def _forward(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """The members. Raises TarError for a negative size, which would lead round in a circle."""
-    for member in archive:
-        if member.size < 0:
-            raise tarfile.ReadError(f"{member.name!r} has {member.size} bytes")
-        yield member
 
 
 def _is_plain(member: tarfile.TarInfo) -> bool:

@@ -57,6 +57,23 @@ def build_vdm(
     )
 
 
+def check_model(
+    config: ModelConfig, shape: tuple[int, int, int], classes: int | None, levels: int
+) -> int:
+    """Try the model on one image without memory or compute; return its number of parameters.
+
+    Raises:
+        InputError: as `build_vdm`, or the network refuses the images' size.
+    """
+    with torch.device("meta"):
+        vdm = build_vdm(config, shape, classes, seed=0, levels=levels)
+        try:
+            vdm.network(torch.empty(1, *shape), torch.empty(1), None)
+        except ValueError as error:
+            raise InputError(f"model.network for images {shape}: {error}") from None
+    return sum(parameter.numel() for parameter in vdm.parameters())
+
+
 def told_classes(conditional: bool, classes: int | None) -> int | None:
     """The classes that a model is told of data with so many (None: without labels).
 

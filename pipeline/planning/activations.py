@@ -15,10 +15,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
-from pipeline.config.model import ModelConfig
 from pipeline.model.family import Model
+from pipeline.planning.passes import decoder_radius, empty_inputs, two_passes
 from pipeline.training.trained import Trained
-from vdm_core.decoder import radius
 
 
 class PassMemory(NamedTuple):
@@ -37,7 +36,7 @@ def pass_memory(trained: Trained, micro_batch: int, *, bfloat16: bool) -> PassMe
     Raises:
         InputError: as `build_family`.
     """
-    reach = _decoder_radius(trained)
+    reach = decoder_radius(trained)
     with FakeTensorMode(allow_non_fake_inputs=True):
         model = trained.build()
         growing = _peak(model, trained, micro_batch, reach, bfloat16)
@@ -51,24 +50,10 @@ def pass_memory(trained: Trained, micro_batch: int, *, bfloat16: bool) -> PassMe
 def _peak(
     model: Model, trained: Trained, micro_batch: int, reach: int | None, bfloat16: bool
 ) -> int:
-    images = torch.empty(micro_batch, *trained.shape, dtype=torch.uint8)
-    labels = torch.empty(micro_batch, dtype=torch.int64) if trained.model.conditional else None
     with LiveBytes([*model.parameters(), *model.buffers()]) as live:
-        draws = {
-            n: torch.empty(micro_batch, *d.shape) for n, d in model.draws(trained.shape).items()
-        }
-        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-            terms = model(images, labels, **draws, decoder_radius=reach)
-        terms.total.mean().backward()
+        inputs = empty_inputs(model, trained, micro_batch)
+        two_passes(model, inputs, reach, bfloat16=bfloat16)
     return live.peak
-
-
-def _decoder_radius(trained: Trained) -> int | None:
-    """Where training starts; the other models have none."""
-    model = trained.model
-    if not isinstance(model, ModelConfig):
-        return None
-    return radius(model.schedule.gamma_0 + 0.5, trained.levels)
 
 
 def _drop_gradient(parameter: Tensor) -> None:

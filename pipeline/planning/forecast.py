@@ -16,17 +16,27 @@ class Workload:
     """What a run consists of, wherever it runs.
 
     `flops`: of training on one image, forward and backward. `images`: of the whole run.
-    `image_bytes`: of an image in its shard. `rate`: FLOP/s that a GPU achieves in the two passes.
-    `update_seconds`: of optimizer and averages, for each element that a GPU updates.
+    `image_bytes`: of an image in its shard. `update_seconds`: of optimizer and averages, for each
+    element that a GPU updates.
     """
 
     parameters: int
     flops: int
     images: int
     image_bytes: float
-    rate: float
     update_seconds: float
     message: Message
+
+
+class StepLoad(NamedTuple):
+    """What there is to do in a step: `batch` images of all GPUs, `passes` seconds of each GPU.
+
+    `reads`: how often each image is read, all workers together.
+    """
+
+    batch: int
+    passes: float
+    reads: int
 
 
 class Forecast(NamedTuple):
@@ -62,18 +72,14 @@ class Forecast(NamedTuple):
 
 def forecast(
     work: Workload,
-    batch: int,
-    reads: int,
+    load: StepLoad,
     sharding: Sharding,
     memory: DeviceMemory,
     hardware: HardwareConfig,
 ) -> Forecast:
-    """Plan `work` with a global batch of so many images on `sharding.workers` GPUs.
-
-    `reads`: how often each image is read, all workers together.
-    """
-    gpus, steps = sharding.workers, -(-work.images // batch)
-    seconds = _step_seconds(work, batch, reads, sharding, hardware)
+    """Plan `work` on `sharding.workers` GPUs, with `load` to do in each step."""
+    gpus, batch, steps = sharding.workers, load.batch, -(-work.images // load.batch)
+    seconds = _step_seconds(work, load, sharding, hardware)
     bound = max(seconds, key=lambda part: seconds[part])
     step = max(seconds["compute"] + seconds["update"] + seconds["communication"], seconds["data"])
     # weights, two moments and the averages, each share copied by its GPU and written by its host
@@ -96,8 +102,8 @@ def forecast(
         step=step,
         bound=bound,
         images_per_second=batch / step,
-        reads_per_image=reads,
-        shard_bytes_per_second=batch / step * reads * work.image_bytes,
+        reads_per_image=load.reads,
+        shard_bytes_per_second=batch / step * load.reads * work.image_bytes,
         checkpoint_bytes=size,
         stall=faults.stall,
         write=faults.write,
@@ -110,7 +116,7 @@ def forecast(
 
 
 def _step_seconds(
-    work: Workload, batch: int, reads: int, sharding: Sharding, hardware: HardwareConfig
+    work: Workload, load: StepLoad, sharding: Sharding, hardware: HardwareConfig
 ) -> dict[str, float]:
     """Seconds that each part of a step would take alone."""
     links = Links(
@@ -119,14 +125,14 @@ def _step_seconds(
         hardware.network_gbytes_per_second * _GB,
         hardware.latency_microseconds * 1e-6,
     )
-    gpus = sharding.workers
+    gpus, storage = sharding.workers, hardware.storage_gbytes_per_second * _GB
     updated = work.parameters / (1 if sharding.stage == 0 else gpus)
     traffic = step_traffic(
         work.parameters, gpus, sharding.stage, sharding.accumulation, work.message
     )
     return {
-        "compute": batch / gpus * work.flops / work.rate,
+        "compute": load.passes,
         "update": updated * work.update_seconds,
         "communication": traffic_seconds(traffic, gpus, links),
-        "data": batch * reads * work.image_bytes / (hardware.storage_gbytes_per_second * _GB),
+        "data": load.batch * load.reads * work.image_bytes / storage,
     }

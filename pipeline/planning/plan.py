@@ -11,25 +11,25 @@ from pipeline.errors import InputError
 from pipeline.planning.calibration import calibrated, read_calibration
 from pipeline.planning.communication import Message
 from pipeline.planning.fits import GIB, MemoryTable, memory_table, passes_of
-from pipeline.planning.forecast import Forecast, Workload, forecast
+from pipeline.planning.forecast import Forecast, StepLoad, Workload, forecast
 from pipeline.planning.memory import device_memory, sharding_of
+from pipeline.planning.speed import Speed, described_speed, measured_speed
 from pipeline.training.compute_cost import training_flops
 from pipeline.training.deepspeed_json import deepspeed_json
 from pipeline.training.trained import Trained
-
-_ADAM_BYTES, _AVERAGE_BYTES = 28, 12  # float32 read and written for an element, in one pass each
 
 
 @dataclass(frozen=True)
 class ClusterPlan:
     """All that `jobs.plan` finds out. `memory`: by ZeRO stage and micro-batch, for `workers`.
 
-    `room`: bytes of a GPU that are there for the run. `impossible`: numbers of GPUs among which
-    the batch does not divide, and why.
+    `speed`: of each GPU. `room`: bytes of a GPU that are there for the run. `impossible`: numbers
+    of GPUs among which the batch does not divide, and why.
     """
 
     config: PlanConfig
     work: Workload
+    speed: Speed
     workers: int
     room: float
     memory: MemoryTable
@@ -46,18 +46,22 @@ def plan_cluster(config: PlanConfig) -> ClusterPlan:
     deepspeed_json(config)
     images = config.images or images_of(config)
     trained = Trained.by(config, images)
-    if config.calibration is not None:
-        found = read_calibration(config.path(config.calibration), config.deepspeed.precision)
+    found = None
+    if config.calibrations:
+        found = read_calibration(config.calibrations, config.deepspeed.precision)
         config = config.model_copy(update={"hardware": calibrated(config.hardware, found)})
-        work = workload(config, trained, images.bytes, found.rate, found.update_seconds)
-    else:
-        work = workload(config, trained, images.bytes, *described_speed(config))
-    workers = config.cluster.worker_counts[0]
+    workers, hardware = config.cluster.worker_counts[0], config.hardware
     scaled, impossible = scaled_configs(config, {workers, *config.gpus})
+    computed = {other.micro_batch for other in scaled.values()}
     sizes = {config.micro_batch, *config.micro_batches}
-    every = sorted(sizes | {other.micro_batch for other in scaled.values()})
-    passes = {size: passes_of(config, trained, size) for size in every}
-    hardware = config.hardware
+    parameters, flops = trained.check(), training_flops(trained.outline(), trained.shape)
+    passes = {size: passes_of(config, trained, size) for size in sorted(sizes | computed)}
+    speed = (
+        described_speed(config, flops, computed)
+        if found is None
+        else measured_speed(config, trained, computed, found)
+    )
+    work = workload(config, parameters, flops, images.bytes, speed.update_seconds)
 
     def on(gpus: int, other: PlanConfig) -> Forecast:
         sharding = sharding_of(other, gpus)
@@ -70,11 +74,14 @@ def plan_cluster(config: PlanConfig) -> ClusterPlan:
             processes=data.loader_workers or 1,
             micro_batch=other.micro_batch,
         )
-        return forecast(work, data.batch_size, reads, sharding, memory, hardware)
+        seconds = sharding.accumulation * speed.passes[other.micro_batch].seconds
+        load = StepLoad(data.batch_size, seconds, reads)
+        return forecast(work, load, sharding, memory, hardware)
 
     return ClusterPlan(
         config=config,
         work=work,
+        speed=speed,
         workers=workers,
         room=(hardware.memory_gib - hardware.reserved_gib) * GIB,
         memory=memory_table(
@@ -104,33 +111,17 @@ def images_of(config: TrainConfig) -> ImagesConfig:
     )
 
 
-def described_speed(config: PlanConfig) -> tuple[float, float]:
-    """FLOP/s in the passes, and seconds of the update of an element, by the description."""
-    hardware, averages = config.hardware, len(config.optimizer.ema)
-    touched = _ADAM_BYTES + _AVERAGE_BYTES * averages
-    return (
-        hardware.peak_tflops * 1e12 * hardware.achieved,
-        touched / (hardware.memory_gbytes_per_second * 1e9),
-    )
-
-
 def workload(
-    config: PlanConfig, trained: Trained, image_bytes: float, rate: float, update_seconds: float
+    config: PlanConfig, parameters: int, flops: int, image_bytes: float, update_seconds: float
 ) -> Workload:
-    """What the run consists of; the model is counted, not computed.
-
-    Raises:
-        InputError: the model cannot be built.
-    """
-    parameters, model = trained.check(), trained.outline()
+    """What the run consists of."""
     zero = config.deepspeed.config.get("zero_optimization", {})
     sent = 2 if config.deepspeed.precision == "bfloat16" else 4
     return Workload(
         parameters=parameters,
-        flops=training_flops(model, trained.shape),
+        flops=flops,
         images=config.steps * config.data.batch_size,
         image_bytes=image_bytes,
-        rate=rate,
         update_seconds=update_seconds,
         message=Message(
             gradient=sent if config.deepspeed.zero_stage else 4,  # stage 0 sends float32

@@ -11,7 +11,7 @@ from pipeline.planning.plan import ClusterPlan
 
 ASSUMPTIONS = """\
 assumptions
-  compute        3 forward passes an image (matrix products, convolutions) at the rate above
+  compute        the two passes at the rate above, activations kept
   update         every element of state once through the memory, or as measured
   communication  ring collectives, none of them hidden behind computing
   activations    as PyTorch's CPU kernels keep them; recomputing is not known here
@@ -24,17 +24,36 @@ assumptions
 def plan_text(plan: ClusterPlan) -> str:
     """Tables of memory and of each number of GPUs, and what was assumed."""
     work, config = plan.work, plan.config
-    source = "measured by jobs.benchmark" if config.calibration else "peak x achieved"
+    source = _source(plan)
     head = (
         f"plan: {config.name}, {work.images:,} images of {work.image_bytes:,.0f} bytes in all\n"
         f"  model   {work.parameters:,} parameters, {work.flops / 1e9:.4g} GFLOP to train on an "
         f"image\n"
-        f"  rate    {work.rate / 1e12:.4g} TFLOP/s of a GPU ({source})\n"
+        f"  rate    {_rate(plan) / 1e12:.4g} TFLOP/s of a GPU ({source})\n"
     )
     impossible = [f"{gpus:>6}  not possible: {why}" for gpus, why in plan.impossible.items()]
     return "\n".join(
         [head, _memory_table(plan), "", _scale_table(plan), *impossible, "", ASSUMPTIONS]
     )
+
+
+def _rate(plan: ClusterPlan) -> float:
+    """FLOP/s of a GPU in the passes, at the micro-batch of the run itself."""
+    size = plan.config.micro_batch
+    return size * plan.work.flops / plan.speed.passes[size].seconds
+
+
+def _unseen(plan: ClusterPlan) -> float:
+    """The share of that time which is of operations that no calibration has timed."""
+    return plan.speed.passes[plan.config.micro_batch].unseen_share
+
+
+def _source(plan: ClusterPlan) -> str:
+    if not plan.config.calibrations:
+        return "peak x achieved"
+    unseen = _unseen(plan)
+    beyond = f"; {unseen:.0%} of the time is of kinds that it has not seen" if unseen else ""
+    return f"operation by operation, as jobs.benchmark timed them{beyond}"
 
 
 def _memory_table(plan: ClusterPlan) -> str:
@@ -114,7 +133,8 @@ def plan_figures(plan: ClusterPlan) -> dict[str, Any]:
         "training_flops_per_image": work.flops,
         "images": work.images,
         "image_bytes": work.image_bytes,
-        "flops_per_second_of_a_gpu": work.rate,
+        "flops_per_second_of_a_gpu": _rate(plan),
+        "unseen_share_of_passes": _unseen(plan),
         "memory": memory,
         "forecasts": rows,
         "impossible": plan.impossible,

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pipeline.redact import redact_text
-from pipeline.storage import Location, open_storage
+from pipeline.storage import Location
 from pipeline.tracking.store import Status, close_run
 from pipeline.tracking.tracker import Tracker
 
@@ -33,8 +33,9 @@ class WaitingRun:
 
     @classmethod
     def begin(cls, output: Location, tracking_uri: str, run_id: str) -> "WaitingRun":
-        """A new folder for a run that is open. Raises InputError where it cannot be written."""
+        """A new folder for a run that is open. Raises OSError where it cannot be written."""
         run = cls(waiting_folder(output) / uuid.uuid4().hex, tracking_uri, run_id)
+        run.folder.mkdir(parents=True)
         run._write("FAILED")
         return run
 
@@ -54,7 +55,7 @@ class WaitingRun:
     def _write(self, status: Status) -> None:
         record = asdict(self) | {"status": status}
         del record["folder"]
-        (open_storage(str(self.folder)) / RECORD).write_bytes(json.dumps(record).encode())
+        (self.folder / RECORD).write_text(json.dumps(record))
 
 
 def send_waiting(output: Location) -> None:

@@ -1,9 +1,11 @@
-"""Step times that `jobs.plan` predicts from another configuration's benchmark, beside measured.
+"""Step times that `jobs.plan` predicts from benchmarks of other configurations, beside measured.
 
     OMP_NUM_THREADS=1 python -m pytest -m benchmark -s tests/benchmarks/test_plan_against*.py
 
-Calibrated is on one worker with 16 images. Predicted are other numbers of images, another width,
-another depth and another ZeRO stage. All in CPU time, since other work disturbs the clock.
+Calibrated is on one worker, by the preset's network with 16 images, or by a wider one too; a DiT
+by a DiT. Predicted are steps of other micro-batches, widths, depths, ZeRO stages, of two workers,
+and of a DiT by the others, whose layers are of other kinds. All are measured in turns, by the
+clock: on a machine that does nothing else.
 """
 
 import gzip
@@ -13,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from pipeline.benchmark.plan import REPORT
 from pipeline.benchmark.records import BenchmarkReport
@@ -26,17 +27,32 @@ from pipeline.data.writer import ShardSample, finish_dataset, write_shard
 from pipeline.planning.plan import plan_cluster
 from pipeline.storage import open_storage
 
-pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(1800)]
 
 ROOT = Path(__file__).parents[2]
 PRESETS = [str(ROOT / f"jobs/presets/{name}.yaml") for name in ("fashion_mnist_cpu",)]
-NETWORK = "model.network={kind: downsampling_unet, width: %d, multipliers: [1, 2, 2], blocks: %d}"
+UNET = "model.network={kind: downsampling_unet, width: %d, multipliers: [1, 2, 2], blocks: %d}"
+DIT = "model.network={kind: dit, width: %d, depth: %d, heads: 4, patch: 2}"
+CALIBRATED = {
+    "base": ("data.batch_size=16", UNET % (32, 1)),
+    "wider": ("data.batch_size=16", UNET % (96, 1)),
+    "DiT": ("data.batch_size=16", DIT % (128, 4)),
+}
+BY = [("base",), ("base", "wider"), ("DiT",)]
 OTHERS = {
-    "8 images": ("data.batch_size=8", NETWORK % (32, 1)),
-    "32 images": ("data.batch_size=32", NETWORK % (32, 1)),
-    "64 wide": ("data.batch_size=16", NETWORK % (64, 1)),
-    "3 blocks": ("data.batch_size=16", NETWORK % (32, 3)),
-    "stage 2": ("data.batch_size=16", NETWORK % (32, 1), "deepspeed.zero_stage=2"),
+    "8 images": ("data.batch_size=8", UNET % (32, 1)),
+    "32 images": ("data.batch_size=32", UNET % (32, 1)),
+    "2 x 16 images": ("data.batch_size=32", "data.micro_batch=16", UNET % (32, 1)),
+    "stage 0": ("data.batch_size=16", UNET % (32, 1), "deepspeed.zero_stage=0"),
+    "stage 2": ("data.batch_size=16", UNET % (32, 1), "deepspeed.zero_stage=2"),
+    "3 blocks": ("data.batch_size=16", UNET % (32, 3)),
+    "48 wide": ("data.batch_size=16", UNET % (48, 1)),
+    "64 wide": ("data.batch_size=16", UNET % (64, 1)),
+    "64 wide, 2 blocks": ("data.batch_size=16", UNET % (64, 2)),
+    "DiT, 32 images": ("data.batch_size=32", DIT % (128, 4)),
+    "DiT, 8 blocks": ("data.batch_size=16", DIT % (128, 8)),
+    "DiT, 192 wide": ("data.batch_size=16", DIT % (192, 4)),
+    "DiT, 256 wide": ("data.batch_size=16", DIT % (256, 4)),
 }
 HARDWARE = (
     "hardware={memory_gib: 1000, peak_tflops: 1, achieved: 1, memory_gbytes_per_second: 1, "
@@ -62,36 +78,44 @@ def overrides(folder: Path, workers: int, *more: str) -> list[str]:
     return [*common, "checkpoint.every_steps=1000", *more]
 
 
-def test_predicted_beside_measured(tmp_path: Path, launch: Any) -> None:
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_predicted_beside_measured(precision: str, tmp_path: Path, launch: Any) -> None:
     """Prints the ratio for each configuration."""
     write_set(tmp_path)
+    cast = f"deepspeed.precision={precision}"
 
     def config(workers: int, *more: str) -> BenchmarkConfig:
-        given = overrides(tmp_path, workers, "measure={steps: 4, repeats: 3}", *more)
+        given = overrides(tmp_path, workers, "measure={steps: 3, repeats: 5}", cast, *more)
         return load_config(BenchmarkConfig, PRESETS, given)
 
-    base = config(1, "data.batch_size=16", NETWORK % (32, 1))
+    def predicted(calibration: list[Path], workers: int, *more: str) -> float:
+        folders = ", ".join(map(str, calibration))
+        given = [HARDWARE, f"calibration=[{folders}]", "gpus=[]", "scaling=strong", cast, *more]
+        plan = plan_cluster(load_config(PlanConfig, PRESETS, overrides(tmp_path, workers, *given)))
+        return plan.forecasts[0].step
+
     others = {name: config(1, *more) for name, more in OTHERS.items()}
-    found = launch("plan_ranks", 1, tmp_path / "ranks", base=base, others=others)
+    benchmarked = {name: config(1, *more) for name, more in CALIBRATED.items()}
+    found = launch("plan_ranks", 1, tmp_path / "one", benchmarked=benchmarked, others=others)
+    two = "data.batch_size=32", UNET % (32, 1)
+    both = launch(
+        "plan_ranks", 2, tmp_path / "two", benchmarked={"base": config(2, *two)}, others={}
+    )
     measured = {name: median(times) for name, times in found["times"].items()}
+    measured["2 workers"] = median(both["times"]["base"])
 
-    trial = found["trial"]
-    slower = sum(trial.compute.phases.values()) / measured["base"]  # the clock's share of others
-    phases = {name: seconds / slower for name, seconds in trial.compute.phases.items()}
-    compute = trial.compute.model_copy(update={"phases": phases})
-    report = BenchmarkReport(
-        name="toy", zero_stage=base.deepspeed.zero_stage,
-        parameters=found["state_bytes"] // 16, training_flops=found["flops"], peak_flops=None,
-        state_bytes=found["state_bytes"], checkpoint_every_steps=1000, steps=4, repeats=3,
-        torch=torch.__version__, code="", trials=(trial.model_copy(update={"compute": compute}),),
-        other_precision=None,
-    )  # fmt: skip
-    (tmp_path / REPORT).write_text(report.model_dump_json())
+    for name, report in found["reports"].items():
+        trials = report.trials + (both["reports"]["base"].trials if name == "base" else ())
+        whole: BenchmarkReport = report.model_copy(update={"trials": trials})
+        (tmp_path / name).mkdir()
+        (tmp_path / name / REPORT).write_text(whole.model_dump_json())
 
-    print(f"\ncalibrated on one worker, 16 images: {measured['base']:.3f} CPU seconds a step")
-    for name, more in OTHERS.items():
-        given = [HARDWARE, f"calibration={tmp_path}", "gpus=[]", *more]
-        plan = plan_cluster(load_config(PlanConfig, PRESETS, overrides(tmp_path, 1, *given)))
-        answer, seconds = plan.forecasts[0].step, measured[name]
-        figures = f"predicted {answer:.3f} s, measured {seconds:.3f} s"
-        print(f"  {name:<10} {figures}: ratio {answer / seconds:.2f}")
+    print(f"\n{precision}: a step of the network calibrated by, {measured['base']:.3f} s")
+    print("| predicted for | measured s | " + " | ".join(map(" + ".join, BY)) + " |")
+    print("|---|---:|---:|---:|---:|")
+    for name, more in (CALIBRATED | OTHERS | {"2 workers": two}).items():
+        workers = 2 if name == "2 workers" else 1
+        ratios = [
+            predicted([tmp_path / one for one in by], workers, *more) / measured[name] for by in BY
+        ]
+        print(f"| {name} | {measured[name]:.3f} | " + " | ".join(f"{r:.2f}" for r in ratios) + " |")

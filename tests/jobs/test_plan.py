@@ -12,8 +12,11 @@ from jobs.cli import run
 from pipeline.config.plan import PlanConfig
 from pipeline.config.train import TrainConfig
 from pipeline.errors import InputError
+from pipeline.planning.operations import passes_operations
 from pipeline.training.preflight import plan_training
+from pipeline.training.trained import Trained
 
+SHAPE, CLASSES = (1, 8, 8), 3
 CLUSTER = str(Path(__file__).parents[2] / "jobs/presets/h100_cluster.yaml")
 
 
@@ -80,7 +83,13 @@ def test_what_does_not_fit_is_said(planned: Any, capsys: pytest.CaptureFixture[s
 
 
 def benchmark(folder: Path, **changes: Any) -> None:
-    """A report of one and two workers with 4 images each: passes 0.4 s, update 0.1 s."""
+    """A report of one and two workers with 4 images each: passes 0.4 s, update 0.1 s.
+
+    In them each byte took 0.5 ns of the operations, which were 0.3 s, and the engine the rest.
+    """
+    sizes = [("mm float32", 10, 10**8), ("add float32", 0, 10**8)]
+    rows = [(n, flops, k * size, 1, k * size * 0.5e-9) for n, flops, size in sizes for k in (1, 2)]
+    passes = {"micro_batch": 4, "seconds": 0.3, "issue_seconds": None, "operations": rows}
 
     def trial(workers: int) -> dict[str, Any]:
         phases = {"forward": 0.1, "backward": 0.3, "optimizer": 0.08, "average": 0.02}
@@ -95,20 +104,28 @@ def benchmark(folder: Path, **changes: Any) -> None:
     report = {
         "name": "toy", "zero_stage": 1, "parameters": 1000, "training_flops": 3000,
         "peak_flops": None, "state_bytes": 20_000, "checkpoint_every_steps": 10, "steps": 1,
-        "repeats": 2, "torch": "2", "code": "0", "trials": [trial(1), trial(2)],
+        "repeats": 2, "torch": "2", "code": "0", "trials": [trial(1), trial(2)], "passes": [passes],
         "other_precision": None,
     }  # fmt: skip
     folder.mkdir()
     (folder / "benchmark.json").write_text(json.dumps(report | changes))
 
 
-def test_what_was_measured_takes_the_place_of_the_description(planned: Any, tmp_path: Path) -> None:
-    """Rates, update, host copy and link by hand, from the report of a benchmark."""
+def test_what_was_measured_takes_the_place_of_the_description(
+    planned: Any, tiny: Any, tmp_path: Path
+) -> None:
+    """Passes, update, host copy and link by hand, from the reports of benchmarks."""
     benchmark(tmp_path / "speed")
-    code, figures = planned(f"calibration={tmp_path}/speed")
+    benchmark(tmp_path / "same")
+    code, figures = planned(f"calibration=[{tmp_path}/speed, {tmp_path}/same]")
     assert code == 0
     two = figures["forecasts"][0]
-    assert figures["flops_per_second_of_a_gpu"] == pytest.approx(3000 * 4 / 0.4)
+    trained = Trained(tiny().model, SHAPE, CLASSES, 256)
+    moved = sum(n * o.bytes for o, n in passes_operations(trained, 4, bfloat16=False).items())
+    assert two["compute"] == pytest.approx(moved * 0.5e-9 * 0.4 / 0.3)
+    flops = 4 * figures["training_flops_per_image"] / two["compute"]
+    assert figures["flops_per_second_of_a_gpu"] == pytest.approx(flops)
+    assert 0.1 < figures["unseen_share_of_passes"] < 1  # all but sums and matrix products
     assert two["update"] == pytest.approx(figures["parameters"] / 2 * 0.1 / 1000)
     assert figures["hardware"]["node_gbytes_per_second"] == pytest.approx(4000 / 0.01 / 1e9)
     assert figures["hardware"]["network_gbytes_per_second"] == 400
@@ -121,6 +138,7 @@ def test_what_was_measured_takes_the_place_of_the_description(planned: Any, tmp_
         (None, "has no benchmark.json; make it by jobs.benchmark"),
         ({"trials": "none"}, "is no report of jobs.benchmark"),
         ({}, "was measured in float32 and the run is in bfloat16"),
+        ({"passes": []}, "has no times of operations"),
     ],
 )
 def test_a_calibration_that_is_none_is_refused(
@@ -141,6 +159,18 @@ def test_data_that_is_not_there_can_be_described_instead(
     said = capsys.readouterr().err
     assert f"{tmp_path}/set does not exist; check the path" in said
     assert "A plan needs no data: describe the images, such as images={shape:" in said
+
+
+def test_benchmarks_of_several_devices_are_refused(
+    planned: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A plan of half of each would be of neither."""
+    benchmark(tmp_path / "one")
+    benchmark(tmp_path / "two")
+    file = tmp_path / "two/benchmark.json"
+    file.write_text(file.read_text().replace('"CPU"', '"NVIDIA H100 80GB HBM3"'))
+    assert planned(f"calibration=[{tmp_path}/one, {tmp_path}/two]")[0] == 2
+    assert "benchmarks of CPU and of NVIDIA H100 80GB HBM3" in capsys.readouterr().err
 
 
 def test_training_that_cannot_fit_is_refused(tiny: Any, pack: Any, tmp_path: Path) -> None:

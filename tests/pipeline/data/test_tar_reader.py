@@ -154,51 +154,6 @@ def test_keys_that_could_leave_their_folder_become_holes(key: str) -> None:
     assert bad.defect is Defect.UNSAFE_KEY
 
 
-def header(name: str, size: int, kind: bytes) -> bytes:
-    """A GNU header, whose size may be negative or above eight gigabytes."""
-    field = size.to_bytes(12, "big", signed=True)
-    parts = name.encode().ljust(100, b"\0") + b"0000644\0" + b"0000000\0" * 2
-    parts += (b"\x80" + field[1:] if size >= 0 else field) + b"00000000000\0"
-    rest = kind + bytes(100) + b"ustar  \0" + bytes(247)
-    checksum = sum(parts) + sum(rest) + 8 * ord(" ")
-    return parts + b"%06o\0 " % checksum + rest
-
-
-def member(name: str, content: bytes, kind: bytes = b"0") -> bytes:
-    padding = bytes(-len(content) % 512)
-    return header(name, len(content), kind) + content + padding
-
-
-@pytest.mark.timeout(20)
-@pytest.mark.parametrize(
-    "data",
-    [
-        header("@LongLink", 2**40, b"L") + member("x.png", b"1"),
-        header("@PaxHeader", 2**33, b"x") + member("x.png", b"1"),
-        member("@PaxHeader", b"9" * 5000 + b" size=1\n", b"x") + member("x.png", b"1"),
-        member("@PaxHeader", b"20 size=-1000000000\n", b"x") + member("x.png", b"1"),
-        member("@LongLink", b"x.png\0", b"L") * 2000 + member("x.png", b"1"),
-        member("x.png", b"") * 2 + header("y.png", -1024, b"0"),
-        header("x.png", 2**40, b"0"),
-    ],
-    ids=[
-        "a name of a terabyte",
-        "pax records of 8 GB",
-        "a length of 5,000 digits",
-        "a negative pax size",
-        "a name for a name for a name",
-        "a size that leads back",
-        "a terabyte",
-    ],
-)
-def test_headers_made_to_do_harm_are_damage(tmp_path: Path, data: bytes) -> None:
-    """They take neither memory nor for ever, and end as any other damage does."""
-    assert all(isinstance(hole, SampleError) for hole in parse(data, 2))
-    (tmp_path / "s.tar").write_bytes(data + bytes(1024))
-    with pytest.raises(InputError, match=r"s\.tar is (truncated|not a plain tar)"):
-        sample_offsets(open_storage(str(tmp_path / "s.tar")))
-
-
 class _Bomb:
     def __reduce__(self) -> tuple[object, ...]:
         return (pytest.fail, ("a pickle was loaded",))

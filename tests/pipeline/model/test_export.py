@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from pipeline.errors import InputError
-from pipeline.model.build import build_vdm
+from pipeline.model.build import build_vdm, check_model
 from pipeline.model.export import CARD, WEIGHTS, ModelCard, export_bytes, load_model
-from pipeline.model.family import check_family
 from pipeline.storage import open_storage
 
 SHAPE = (1, 8, 8)
@@ -120,11 +119,11 @@ def test_a_model_that_cannot_be(
 ) -> None:
     """Refused on the meta device, before a worker is started."""
     with pytest.raises(InputError, match=expected):
-        check_family(tiny(override).model, shape, classes, 256, None)
+        check_model(tiny(override).model, shape, classes, 256)
 
 
 def test_counts_parameters(tiny: Any) -> None:
     """The count is that of the real model."""
     config = tiny().model
     vdm = build_vdm(config, SHAPE, 3, seed=0, levels=256)
-    assert check_family(config, SHAPE, 3, 256, None) == sum(p.numel() for p in vdm.parameters())
+    assert check_model(config, SHAPE, 3, 256) == sum(p.numel() for p in vdm.parameters())

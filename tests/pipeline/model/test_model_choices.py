@@ -6,8 +6,7 @@ from pydantic import ValidationError
 
 from pipeline.config.model import ModelConfig
 from pipeline.errors import InputError
-from pipeline.model.build import build_vdm
-from pipeline.model.family import check_family
+from pipeline.model.build import build_vdm, check_model
 from vdm_core import (
     AdaptiveSchedule,
     CosineSchedule,
@@ -25,14 +24,14 @@ def test_a_transformer_is_built_as_configured() -> None:
     config = ModelConfig(network=SMALL_DIT)
     vdm = build_vdm(config, (1, 4, 6), 3, seed=0, levels=256)
     assert isinstance(vdm.network, DiT)
-    assert check_family(config, (1, 4, 6), 3, 256, None) == sum(
+    assert check_model(config, (1, 4, 6), 3, levels=256) == sum(
         parameter.numel() for parameter in vdm.parameters()
     )
 
 
 def test_images_that_patches_do_not_divide_are_refused_before_training() -> None:
     with pytest.raises(InputError, match="4 x 5 do not divide into patches of 2 x 2"):
-        check_family(ModelConfig(network=SMALL_DIT), (1, 4, 5), 3, 256, None)
+        check_model(ModelConfig(network=SMALL_DIT), (1, 4, 5), 3, levels=256)
 
 
 @pytest.mark.parametrize("objective", ["elbo", "variance"])
@@ -72,7 +71,7 @@ def test_a_schedule_is_built_with_its_ends_for_the_images_shape(schedule, expect
     assert learned == config.schedule.learned
     default = 50 if expected is AdaptiveSchedule else None
     assert vdm.latent_dim == schedule.get("latent_dim", default)
-    assert check_family(config, (1, 4, 6), 3, 256, None) == sum(p.numel() for p in vdm.parameters())
+    assert check_model(config, (1, 4, 6), 3, 256) == sum(p.numel() for p in vdm.parameters())
 
 
 @pytest.mark.parametrize(

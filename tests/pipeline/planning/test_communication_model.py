@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.model.family import check_family
+from pipeline.model.build import check_model
 from pipeline.planning.communication import (
     Links,
     Message,
@@ -89,7 +89,7 @@ def test_the_real_engine_sends_what_the_model_says(launch: Any, tiny: Any, tmp_p
         for name, (stage, _, accumulation) in cases.items()
     }
     found = launch("traffic_ranks", 2, tmp_path / "ranks", **configs)
-    parameters = check_family(configs["0 float32 1"].model, (1, 8, 8), 3, 256, None)
+    parameters = check_model(configs["0 float32 1"].model, (1, 8, 8), 3, 256)
     for name, (stage, sent, accumulation) in cases.items():
         given = found[name]
         halves = given.get("allgather_base", 0) + given.get("reduce_scatter_base", 0)

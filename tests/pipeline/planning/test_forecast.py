@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.config.plan import HardwareConfig
 from pipeline.planning.communication import Message
-from pipeline.planning.forecast import Forecast, Workload, forecast
+from pipeline.planning.forecast import Forecast, StepLoad, Workload, forecast
 from pipeline.planning.memory import DeviceMemory, Sharding
 
 NOTHING = DeviceMemory(0, 0, 0, 0, 0, 0)
@@ -30,13 +30,14 @@ def test_imagenet_in_one_hour() -> None:
     epochs, images, parameters = 90, 1_281_167, 25_600_000
     on_8 = 29 * 3600 / (epochs * images / 256)  # seconds of a step of 256 images
     work = Workload(
-        parameters, 1, epochs * images, 0.0, rate=32 / on_8, update_seconds=0.0,
+        parameters, 1, epochs * images, 0.0, update_seconds=0.0,
         message=Message(4, 4, bucket=10**9, reused=0),
     )  # fmt: skip
 
     def on(gpus: int) -> Forecast:
         cluster = hardware(network_gbytes_per_second=6.25)
-        return forecast(work, 32 * gpus, 1, Sharding(0, gpus, 1, 1), NOTHING, cluster)
+        load = StepLoad(32 * gpus, passes=on_8, reads=1)
+        return forecast(work, load, Sharding(0, gpus, 1, 1), NOTHING, cluster)
 
     assert on(8).days * 24 == pytest.approx(29, rel=0.001)
     assert on(256).days * 24 == pytest.approx(1, rel=0.06)
@@ -50,13 +51,15 @@ def test_the_gpu_hours_of_llama_3() -> None:
     """
     rate = 419 / 54 / (16_384 / 8) * 1000
     work = Workload(
-        405_000_000_000, 6 * 405_000_000_000, 15_600_000_000_000, 0.0, rate=400e12,
+        405_000_000_000, 6 * 405_000_000_000, 15_600_000_000_000, 0.0,
         update_seconds=0.0, message=Message(2, 2, bucket=10**9, reused=0),
     )  # fmt: skip
     cluster = hardware(
         failures_per_1000_node_days=rate, restart_seconds=600, storage_gbytes_per_second=2000
     )
-    found = forecast(work, 16_000_000, 1, Sharding(3, 16_384, 0, 1), NOTHING, cluster)
+    tokens, gpus = 16_000_000, 16_384
+    load = StepLoad(tokens, passes=tokens / gpus * work.flops / 400e12, reads=1)
+    found = forecast(work, load, Sharding(3, 16_384, 0, 1), NOTHING, cluster)
     assert found.mtbf == pytest.approx(54 * 86400 / 419)
     assert 0.9 < found.goodput < 1
     assert found.cost == pytest.approx(30.84e6, rel=0.1)
@@ -64,12 +67,11 @@ def test_the_gpu_hours_of_llama_3() -> None:
 
 def test_images_that_are_read_again_are_paid_for() -> None:
     """Eight reads of each image: eight times the bytes and the time of the data."""
-    work = Workload(
-        1000, 1, 100, 10.0, rate=1e9, update_seconds=0.0, message=Message(4, 4, 1000, 0)
-    )
+    work = Workload(1000, 1, 100, 10.0, update_seconds=0.0, message=Message(4, 4, 1000, 0))
     cluster = hardware(storage_gbytes_per_second=1e-6)
     once, often = (
-        forecast(work, 10, reads, Sharding(0, 1, 1, 1), NOTHING, cluster) for reads in (1, 8)
+        forecast(work, StepLoad(10, 1e-8, reads), Sharding(0, 1, 1, 1), NOTHING, cluster)
+        for reads in (1, 8)
     )
     assert (once.data, often.data) == pytest.approx((0.1, 0.8))
     assert often.bound == "data"

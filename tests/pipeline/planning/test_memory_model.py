@@ -10,8 +10,7 @@ from torch import nn
 from pipeline.config.family import AnyModelConfig
 from pipeline.config.model import ScheduleConfig, ScheduledClassifierConfig
 from pipeline.config.train import TrainConfig
-from pipeline.model.build import build_schedule
-from pipeline.model.family import check_family
+from pipeline.model.build import build_schedule, check_model
 from pipeline.model.given import FrozenSchedule
 from pipeline.planning.activations import LiveBytes, PassMemory, pass_memory
 from pipeline.planning.fits import passes_of
@@ -151,7 +150,7 @@ def test_the_real_engine_takes_what_the_model_says(
     measured = launch("memory_ranks", workers, tmp_path / "ranks", **named(configs))
     for case, config in configs.items():
         found = measured[name(case)]
-        parameters = check_family(config.model, SHAPE, CLASSES, 256, None)
+        parameters = check_model(config.model, SHAPE, CLASSES, 256)
         passes = passes_of(config, trained(config), config.micro_batch)
         memory = device_memory(parameters, passes, sharding_of(config, workers))
         assert found["held"] == pytest.approx(memory.held, rel=0.01), case

@@ -2,7 +2,7 @@
 
 import pickle
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -118,19 +118,6 @@ def test_two_failures_are_survived_when_writing(bucket: str, faulty: Any, fault:
     place.write_bytes(b"0123456789")
     assert faulty.requests == [f"PUT {fault}", f"PUT {fault}", "PUT"]
     assert place.read_bytes() == b"0123456789"
-
-
-def test_an_upload_that_is_cut_short_leaves_no_object(bucket: str) -> None:
-    """Ctrl-C between two pieces: closed as it is, the stream would show the first as the file."""
-
-    def interrupted() -> Iterator[bytes]:
-        yield b"0123456789"
-        raise KeyboardInterrupt
-
-    place = open_storage(bucket) / "x"
-    with pytest.raises(KeyboardInterrupt):
-        place._write_whole(interrupted())
-    assert place.size() is None
 
 
 def test_a_silent_connection_is_given_up_and_replaced(bucket: str, faulty: Any) -> None:
