@@ -4,15 +4,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data.dataset import ShardedDataset
-from pipeline.data.decode import encode_png
 from pipeline.data.stream import iterate_once
 from pipeline.plots import image_grid
 
 SEARCHED = 4096
 
 
-def class_grid(dataset: ShardedDataset, *, rows: int = 10, columns: int = 10) -> bytes:
-    """PNG of up to `columns` images of each of the first `rows` classes.
+def class_grid(dataset: ShardedDataset, *, rows: int = 10, columns: int = 10) -> NDArray[np.uint8]:
+    """The pixels (H,W,3) of up to `columns` images of each of the first `rows` classes.
 
     They come from the first 4,096 samples, read back from the shards; missing ones are white.
     """
@@ -29,5 +28,4 @@ def class_grid(dataset: ShardedDataset, *, rows: int = 10, columns: int = 10) ->
     blank = np.full(dataset.info.shape, 255, np.uint8)
     images = [(found[label] + [blank] * columns)[:columns] for label in shown]
     names = [dataset.info.class_names[label] for label in shown] if dataset.info.classes else None
-    grid = image_grid(np.stack([i for row in images for i in row]), columns, row_names=names)
-    return encode_png(grid.transpose(2, 0, 1))
+    return image_grid(np.stack([i for row in images for i in row]), columns, row_names=names)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import io
 from itertools import accumulate
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from PIL import Image
 
 from pipeline.data.dataset import ShardedDataset
 from pipeline.prepare.class_grid import SEARCHED, class_grid
@@ -28,7 +25,7 @@ def set_picture(dataset: ShardedDataset) -> bytes:
     figure = Figure(figsize=(15, 7.5), layout="constrained")
     cells = figure.add_gridspec(2, 2, width_ratios=(3, 2))
     grid = figure.add_subplot(cells[:, 0])
-    grid.imshow(np.asarray(Image.open(io.BytesIO(class_grid(dataset)))), interpolation="nearest")
+    grid.imshow(class_grid(dataset), interpolation="nearest")
     grid.axis("off")
     if info.classes:
         _class_bars(figure.add_subplot(cells[0, 1]), dataset.label_counts, info.class_names)
