@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 
 class ConfigModel(BaseModel):
@@ -16,12 +16,19 @@ class JobConfig(ConfigModel):
 
     root: str = Field(
         ".",
+        validate_default=True,
         description="Folder that relative paths start from. A submitted Ray job runs in a "
         "temporary copy of the project, so give an absolute path there.",
     )
+
+    @field_validator("root")
+    @classmethod
+    def _absolute(cls, root: str) -> str:
+        """Workers start in other folders: what "." is, is settled where the job is called."""
+        return str(Path(root).expanduser().resolve())
 
     def path(self, value: str) -> str:
         """Return `value` as a URL or an absolute path (relative ones start from `root`)."""
         if "://" in value:
             return value
-        return str((Path(self.root).expanduser() / Path(value).expanduser()).resolve())
+        return str((Path(self.root) / Path(value).expanduser()).resolve())

@@ -1,6 +1,7 @@
 """`jobs.benchmark` as a person meets it."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from jobs.cli import run
 from pipeline.benchmark.plan import make_plan
 from pipeline.benchmark.records import BenchmarkReport
 from pipeline.config.benchmark import BenchmarkConfig
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -44,8 +47,12 @@ def test_a_folder_with_other_things_is_refused(
 
 @pytest.mark.slow
 def test_a_benchmark_on_a_cluster(arguments: list[str], tmp_path: Path, submit_job: Any) -> None:
-    """Trials of one and of two workers, both precisions; nothing but the result stays."""
-    job = submit_job("benchmark", *arguments, "measure={steps: 2, repeats: 2}")
+    """Trials of one and of two workers, both precisions; nothing but the result stays.
+
+    Paths are relative to where the job is called, as on the command line; workers are elsewhere.
+    """
+    root = os.path.relpath(tmp_path, ROOT)
+    job = submit_job("benchmark", *arguments, f"root={root}", "measure={steps: 2, repeats: 2}")
     output, _ = job.communicate(timeout=280)
     assert job.returncode == 0, output
     folder = tmp_path / "runs/tiny.speed"
@@ -58,3 +65,5 @@ def test_a_benchmark_on_a_cluster(arguments: list[str], tmp_path: Path, submit_j
     assert report.other_precision is not None
     assert report.other_precision.precision == "bfloat16"
     assert "Bound by" in output
+    assert [timing.micro_batch for timing in report.passes] == [1, 4]
+    assert "4 images without the engine take" in (folder / "benchmark.md").read_text()

@@ -206,6 +206,16 @@ def test_micro_batches() -> None:
     assert (config.micro_batch, config.accumulation) == (1, 4)
 
 
+def test_a_relative_root_is_settled_where_the_job_is_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that gets the configuration in another folder finds the same files."""
+    monkeypatch.chdir(tmp_path)
+    configs = [load(), load("root=.")]
+    monkeypatch.chdir("/")
+    assert {config.path("runs/a") for config in configs} == {str(tmp_path / "runs/a")}
+
+
 def test_paths_start_from_root(tmp_path: Path) -> None:
     """URLs and absolute paths are left alone; `~` is the home folder."""
     config = load(f"root={tmp_path}")
