@@ -18,12 +18,18 @@ def connected() -> Iterator[None]:
     `connected` it is that one's connection, which stays.
 
     Raises:
-        InputError: there is no cluster at `RAY_ADDRESS`.
+        InputError: there is no cluster at `RAY_ADDRESS`, or it is that of a jobs server.
     """
     if ray.is_initialized():
         yield
         return
     address = os.environ.get("RAY_ADDRESS", "local")
+    if address.startswith(("http://", "https://")):
+        raise InputError(
+            f"RAY_ADDRESS={address} is a jobs server, to which jobs are submitted: put `ray job "
+            "submit --working-dir . --` before this command, or unset RAY_ADDRESS to run it on "
+            "this machine"
+        )
     try:
         ray.init(address=address, logging_level=logging.WARNING)
     except ConnectionError as error:

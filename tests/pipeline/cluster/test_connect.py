@@ -1,4 +1,4 @@
-"""One connection to Ray for all that runs within it."""
+"""One connection to Ray for all that runs within it; an address that cannot work is refused."""
 
 import os
 import subprocess
@@ -6,6 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from pipeline.cluster.connect import connected
+from pipeline.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[3]
 SCRIPT = """
@@ -31,3 +34,11 @@ def test_a_connection_within_another_is_that_one_and_leaves_it_open() -> None:
     subprocess.run(
         [sys.executable, "-c", SCRIPT], cwd=ROOT, env=environment, check=True, timeout=120
     )
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:8265", "https://head.example"])
+def test_a_jobs_server_is_no_cluster_to_join(address, monkeypatch):
+    """Whoever has exported its address for `ray job submit` is told what to do, in one message."""
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(InputError, match=rf"RAY_ADDRESS={address} .* `ray job submit"), connected():
+        pass
