@@ -4,22 +4,15 @@ import itertools
 import re
 import shlex
 import warnings
-from pathlib import Path
 
 import click
 import pytest
 import yaml
 from job_commands import load_command
+from operations_pages import ORDER, PAGES, ROOT, blocks
 from ray.scripts.scripts import cli as ray_cli
 
-ROOT = Path(__file__).resolve().parents[2]
-PAGES = {path.stem: path.read_text("utf-8") for path in (ROOT / "docs/operations").glob("*.md")}
-COMMANDS = [
-    (page, line)
-    for page, text in sorted(PAGES.items())
-    for block in re.findall(r"```bash\n(.*?)```", text, flags=re.DOTALL)
-    for line in block.splitlines()
-]
+COMMANDS = [(page, line) for page in ORDER for block in blocks(page) for line in block.commands]
 MANIFESTS = [
     document
     for path in (ROOT / "infra/kubernetes").glob("*.yaml")
@@ -66,22 +59,23 @@ def check_kubectl(words: list[str]) -> None:
         if option == "-f":
             assert (ROOT / value).is_file(), value
     words = words[words.index("vdm") + 1 :] if "-n" in words[:1] else words
-    verb = words[0]
-    assert verb in {"apply", "replace", "create", "get", "delete", "exec", "port-forward"}, verb
+    verb, *words = words if words[0] != "rollout" else words[1:]
+    known = {"apply", "replace", "create", "get", "delete", "exec", "port-forward", "status"}
+    assert verb in known, verb
     if verb == "create":
-        assert words[1:3] == ["secret", "generic"]
-        assert words[3] in secrets()
-    elif verb == "delete" or (verb == "get" and len(words) > 2 and words[1] == "secret"):
-        assert f"{words[1]}/{words[2]}" in OBJECTS | MADE_BY_KUBERAY
-    elif verb in ("exec", "port-forward"):
-        assert words[1] in OBJECTS | MADE_BY_KUBERAY
+        assert words[:2] == ["secret", "generic"]
+        assert words[2] in secrets()
+    elif verb == "delete" or (verb == "get" and words[0] in ("secret", "rayjob")):
+        assert f"{words[0]}/{words[1]}" in OBJECTS | MADE_BY_KUBERAY
+    elif verb in ("exec", "port-forward", "status"):
+        assert words[0] in OBJECTS | MADE_BY_KUBERAY
 
 
 def check(line: str) -> None:
     """Raise unless a line is a command that its program takes."""
     for inner in re.findall(r"\$\((.*?)\)", line):
         check(inner.partition("|")[0])
-    line = re.sub(r"\$\(.*?\)", "value", line)
+    line = re.sub(r"\$\(.*?\)", "value", line).partition(" > ")[0]
     words = shlex.split(line)
     if words[0] == "export":
         assert all("=" in word for word in words[1:])
@@ -100,8 +94,10 @@ def check(line: str) -> None:
         assert (ROOT / words[words.index("-f") + 1]).is_file()
         stages = re.findall(r"AS (\w+)", (ROOT / "infra/Dockerfile").read_text())
         assert "--target" not in words or words[words.index("--target") + 1] in stages
+    elif words[:2] == ["docker", "push"]:
+        assert words[2] in {line.split()[5] for _, line in COMMANDS if "docker build" in line}
     else:
-        raise AssertionError(f"no check for {words[0]}")
+        assert words[0] in ("chmod", "cp"), f"no check for {words[0]}"
 
 
 @pytest.mark.parametrize(("page", "line"), COMMANDS, ids=[f"{p}: {c[:50]}" for p, c in COMMANDS])
@@ -120,7 +116,9 @@ def test_a_command_is_understood(page, line):
         "kubectl apply -f infra/kubernetes/job-tain.yaml",
         "kubectl -n vdm delete rayjob vdm-tain",
         "kubectl -n vdm create secret generic vdm-mlflow --from-file=password",
+        "kubectl -n vdm rollout status deployment/mlfow",
         "docker build -f Dockerfile .",
+        "docker push registry.example/vdm-pipline:0.1.0-cpu",
         "helm install",
     ],
 )
