@@ -27,7 +27,7 @@ def shell() -> Iterator[Shell]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1200)
 def test_the_pages_are_followed(shell: Shell) -> None:
     """Each command works and says what its page promises; Ctrl-C ends what went on until then."""
     for page in ORDER:

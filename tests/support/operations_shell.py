@@ -61,7 +61,7 @@ class Shell:
             "RAY_raylet_start_wait_time_s": "120",  # a busy machine
         }
         self._ports, self.mlflow_port = choose_ports(None, None), choose_ports(None, None).head
-        self._job = ""
+        self._job, self._given = "", 0
         self.terminals: list[subprocess.Popen[bytes]] = []
         self.ran: list[tuple[str, str]] = []
 
@@ -121,7 +121,8 @@ class Shell:
         environment = self.environment
         if command.startswith(("ray start", "python")) and "RAY_AUTH_MODE" in environment:
             environment = environment | {"RAY_ADDRESS": f"{LOOPBACK}:{self._ports.head}"}
-        log = self._folder / f"{len(self.ran)}.log"
+        self._given += 1
+        log = self._folder / f"{self._given}.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
                 ["bash", "-c", command], cwd=self.project, env=environment,
