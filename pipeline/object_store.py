@@ -32,7 +32,7 @@ def open_bucket(url: str) -> tuple[fs.FileSystem, str]:
     """
     parts = urlsplit(url)
     path = parts.netloc + parts.path.rstrip("/")
-    if parts.query or parts.fragment or (parts.scheme == "s3" and "@" in parts.netloc):
+    if parts.query or parts.fragment or {"@", ":"} & set(parts.netloc):
         raise InputError(
             f"{parts.scheme}://{path.rpartition('@')[2]}: settings and credentials do not belong "
             "in a URL; set AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID, … in the environment"

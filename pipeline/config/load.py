@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from pipeline.errors import InputError
+from pipeline.redact import secret_keys
 
 T = TypeVar("T", bound=BaseModel)
 Models = list[type[BaseModel]]
@@ -28,7 +29,8 @@ def load_config(schema: type[T], files: Sequence[str], overrides: Sequence[str])
 
     Raises:
         InputError: a file that is missing or no mapping, a malformed override, an unknown key
-            (named with the nearest valid one), a wrong type or value. All of them in one message.
+            (named with the nearest valid one), a wrong type or value, a secret, which would be
+            kept with the configuration. All of them in one message.
     """
     merged: dict[str, Any] = {}
     problems = []
@@ -40,6 +42,11 @@ def load_config(schema: type[T], files: Sequence[str], overrides: Sequence[str])
             except InputError as error:
                 problems.append(str(error))
         merged = _merge(merged, layer, [schema])
+    problems += [
+        f"{key}: {shown} is a secret, and a configuration is kept and shown; give it by the "
+        "environment, as SECURITY.md says"
+        for key, shown in secret_keys(merged)
+    ]
     try:
         config = schema.model_validate(merged)
     except ValidationError as error:

@@ -3,10 +3,9 @@
 import os
 import shlex
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
 
 from pipeline.errors import InputError
-from pipeline.redact import is_secret, redact_text
+from pipeline.redact import holds_secret, redact_text
 
 _SQLITE = "sqlite:///"
 _LOCAL_UI = "http://127.0.0.1:5000"  # MLflow's default
@@ -36,8 +35,7 @@ def store_uri(uri: str | None, folder: str | Path) -> str:
 
 
 def _check_no_secret(uri: str) -> None:
-    parts = urlsplit(uri)
-    if parts.password is None and not any(is_secret(key) for key in parse_qs(parts.query)):
+    if not holds_secret(uri):
         return
     raise InputError(
         f"tracking address {redact_text(uri)!r} has a password in it, and would be kept in the "

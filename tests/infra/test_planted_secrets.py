@@ -35,6 +35,8 @@ IN_THE_ENVIRONMENT = {
     "uri",
     [
         f"http://me:{PLANTED}@tracking:5000",
+        f"http://me:{PLANTED}/x@tracking:5000",
+        f"https://{PLANTED}@tracking",
         f"https://tracking/?access_token={PLANTED}",
         f"postgresql://mlflow:{PLANTED}@db/mlflow",
         f"mysql+pymysql://mlflow:{PLANTED}@db/mlflow",
@@ -56,7 +58,15 @@ def test_addresses_without_a_secret_are_taken(tmp_path):
         assert store_uri(uri, tmp_path) == uri
 
 
-@pytest.mark.parametrize("url", ["s3://AKID:{}@bucket/set", "s3://bucket/set?secret_key={}"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "s3://AKID:{}@bucket/set",
+        "s3://AKID:a/{}@bucket/set",
+        "gs://AKID:{}@bucket/set",
+        "s3://bucket/set?secret_key={}",
+    ],
+)
 def test_a_bucket_address_with_a_secret_is_refused(url):
     """Data addresses are in every record and log."""
     with pytest.raises(InputError, match="do not belong") as refusal:
@@ -84,7 +94,12 @@ def test_a_dry_run_hides_what_was_given(tiny, pack, tmp_path, capsys):
     pack(tmp_path / "set")
     tiny()
     arguments = ["--config", str(tmp_path / "tiny.yaml"), "--dry-run"]
-    for override in (f"tracking.uri=http://me:{PLANTED}@host", f"seed=http://me:{PLANTED}@host"):
+    for override in (
+        f"tracking.uri=http://me:{PLANTED}@host",
+        f"seed=http://me:{PLANTED}@host",
+        f"data.train=[{{path: 's3://me:a/{PLANTED}@host/x'}}]",
+        f"deepspeed.config={{wandb: {{token: {PLANTED}, team: 'http://me:{PLANTED}@host'}}}}",
+    ):
         code = cli.run(
             TrainConfig, main, plan=lambda c: plan_training(c).text(), argv=[*arguments, override]
         )
