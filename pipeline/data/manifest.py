@@ -2,7 +2,8 @@
 
 The manifest has one row per shard and, inside each row, the shard's *blocks*: runs of consecutive
 whole samples whose byte range is itself a readable piece of tar. `dataset.json` is written last,
-and holds the manifest's SHA-256: a folder without it is not a dataset yet.
+and holds the manifest's SHA-256: a folder without it is not a dataset yet. Both may come from
+elsewhere, so numbers that cannot be true are refused before anything is made as large as they say.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from pipeline.errors import InputError
 from pipeline.parquet_file import parquet_bytes
@@ -24,15 +25,22 @@ from pipeline.storage import Location
 FORMAT_VERSION = 1
 MANIFEST = "manifest.parquet"
 DATASET = "dataset.json"
+MOST_CLASSES = 1_000_000
+"""Labels above are taken for something else than classes: each class has a name and a count."""
+_MOST_PIXELS = 2**26  # of an image, as in decoding
+_LEAST_BYTES = 512  # of a sample: a tar header
+
+_Natural = Annotated[int, Field(ge=0)]
+_Positive = Annotated[int, Field(ge=1)]
 
 
 class Block(NamedTuple):
     """A run of consecutive whole samples inside one shard."""
 
-    offset: int  # bytes from the start of the shard
-    bytes: int
-    samples: int
-    crc32: int  # of exactly those bytes
+    offset: _Natural  # bytes from the start of the shard
+    bytes: _Positive
+    samples: _Positive
+    crc32: _Natural  # of exactly those bytes
 
 
 @dataclass(frozen=True)
@@ -40,10 +48,12 @@ class ShardRow:
     """One shard as the manifest records it."""
 
     shard: str  # file name, relative to `DatasetInfo.shards_at`
-    samples: int
-    bytes: int
+    samples: _Positive
+    bytes: _Positive
     sha256: str
-    label_counts: tuple[tuple[int, int], ...]  # (label, samples), sorted; empty when unlabelled
+    label_counts: tuple[
+        tuple[_Natural, _Natural], ...
+    ]  # (label, samples), sorted; empty when unlabelled
     blocks: tuple[Block, ...]  # none in a shard that is no tar
 
 
@@ -55,10 +65,10 @@ class DatasetInfo:
     """
 
     split: str
-    shape: tuple[int, int, int]  # of an image: C, H, W
-    classes: int | None  # None when unlabelled
+    shape: tuple[_Positive, _Positive, _Positive]  # of an image: C, H, W
+    classes: Annotated[int, Field(ge=1, le=MOST_CLASSES)] | None  # None when unlabelled
     class_names: tuple[str, ...] = ()
-    levels: int = 256
+    levels: Annotated[int, Field(ge=2, le=256)] = 256
     encoding: str = "png"  # comma-separated file extensions of the images
     mean: tuple[float, ...] | None = None  # per channel, of pixel / 255
     std: tuple[float, ...] | None = None
@@ -69,7 +79,7 @@ class DatasetInfo:
     shards_at: str = "."  # folder or URL of the shards; "." is this folder
     container: Literal["tar", "parquet"] = "tar"  # what a shard is; only tars can be streamed
     provenance: Mapping[str, str | int | float | None] = field(default_factory=dict)  # if generated
-    samples: int = 0
+    samples: _Positive = 0
     manifest_sha256: str = ""
     gate: Literal["passed", "failed"] | None = None  # of a sample set, by jobs.gate
     format_version: int = FORMAT_VERSION
@@ -91,6 +101,9 @@ _SCHEMA = pa.schema(
 )
 
 
+_ROWS = TypeAdapter(tuple[ShardRow, ...])
+
+
 def manifest_bytes(rows: Iterable[ShardRow], shape: Sequence[int]) -> bytes:
     """The manifest as the bytes of a Parquet file."""
     records = [
@@ -107,7 +120,8 @@ def manifest_bytes(rows: Iterable[ShardRow], shape: Sequence[int]) -> bytes:
 def read_manifest(folder: Location, info: DatasetInfo) -> tuple[ShardRow, ...]:
     """The rows of `folder`'s manifest.
 
-    Raises InputError for a missing manifest, or one that is not the one `info` describes.
+    Raises InputError for a missing manifest, one that is not the one `info` describes, and one
+    that cannot be true.
     """
     where = folder / MANIFEST
     try:
@@ -119,12 +133,31 @@ def read_manifest(folder: Location, info: DatasetInfo) -> tuple[ShardRow, ...]:
             f"{where} is not the manifest that {DATASET} was written for (SHA-256 differs); "
             "restore it or run jobs.prepare again with overwrite=true"
         )
-    rows = pq.read_table(pa.BufferReader(data), schema=_SCHEMA).to_pylist()
+    try:
+        table = pq.read_table(pa.BufferReader(data), schema=_SCHEMA)
+        rows = _ROWS.validate_python(table.drop_columns("image_shape").to_pylist())
+    except (pa.ArrowException, ValidationError) as error:
+        raise InputError(f"{where} is damaged ({error}); run jobs.prepare again") from error
     for row in rows:
-        del row["image_shape"]
-        row["label_counts"] = tuple(row["label_counts"])
-        row["blocks"] = tuple(Block(**block) for block in row["blocks"])
-    return tuple(ShardRow(**row) for row in rows)
+        if why := _impossible(row, info):
+            raise InputError(f"{where}: shard {row.shard!r} {why}; run jobs.prepare again")
+    return rows
+
+
+def _impossible(row: ShardRow, info: DatasetInfo) -> str | None:
+    """What cannot be true of a shard; None for nothing."""
+    blocks, labels = row.blocks, row.label_counts
+    if blocks and sum(block.samples for block in blocks) != row.samples:
+        return f"has {row.samples} samples, and its blocks have others"
+    if any(block.offset + block.bytes > row.bytes for block in blocks):
+        return f"has a block beyond its end at byte {row.bytes}"
+    if any(block.samples * _LEAST_BYTES > block.bytes for block in blocks):
+        return "has a block of more samples than its bytes can hold"
+    if labels and max(label for label, _ in labels) >= (info.classes or MOST_CLASSES):
+        return f"has labels above its {info.classes} classes"
+    if sum(count for _, count in labels) > row.samples:
+        return f"has more labels than its {row.samples} samples"
+    return None
 
 
 def info_bytes(info: DatasetInfo) -> bytes:
@@ -142,7 +175,7 @@ def read_info(folder: Location) -> DatasetInfo:
         content = json.loads(where.read_bytes())
     except FileNotFoundError as error:
         raise InputError(_why_no_dataset(folder)) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{where} is not JSON ({error}); run jobs.prepare again") from error
     version = content.get("format_version") if isinstance(content, dict) else None
     if version != FORMAT_VERSION:
@@ -151,9 +184,16 @@ def read_info(folder: Location) -> DatasetInfo:
             "prepare the data again with this version"
         )
     try:
-        return TypeAdapter(DatasetInfo).validate_python(content)
+        info = TypeAdapter(DatasetInfo).validate_python(content)
     except ValidationError as error:
         raise InputError(f"{where} is damaged ({error}); run jobs.prepare again") from error
+    names, (channels, height, width) = len(info.class_names), info.shape
+    if height * width > _MOST_PIXELS or channels > 3 or (names and names != info.classes):
+        raise InputError(
+            f"{where} is damaged: images {info.shape}, {info.classes} classes, {names} names; "
+            "run jobs.prepare again"
+        )
+    return info
 
 
 def _why_no_dataset(folder: Location) -> str:

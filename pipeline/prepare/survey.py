@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline.data.decode import Defect, Pixels, SampleError, Shape, extension_of
+from pipeline.data.manifest import MOST_CLASSES
 from pipeline.errors import InputError
 from pipeline.prepare.image_policy import ImagePolicy, stored
 
@@ -115,12 +116,10 @@ class Surveyor:
         self.survey.bad.append(BadImage(error.defect.value, place, error.detail))
 
     def _check_label(self, label: int | None, place: str) -> None:
-        if label is not None and (
-            label < 0 or (self.classes is not None and label >= self.classes)
-        ):
-            most = "" if self.classes is None else str(self.classes - 1)
+        classes = self.classes or MOST_CLASSES
+        if label is not None and not 0 <= label < classes:
             raise InputError(
-                f"{place}: label {label} is outside 0..{most}; correct it, or class_names"
+                f"{place}: label {label} is outside 0..{classes - 1}; correct it, or class_names"
             )
 
     def _check_shape(self, shape: tuple[int, ...]) -> None:

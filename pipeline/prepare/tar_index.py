@@ -12,7 +12,7 @@ import numpy as np
 from pipeline.config.sample import PoolConfig
 from pipeline.data.checksum import crc32
 from pipeline.data.decode import SampleError, Shape, decode_label, image_field
-from pipeline.data.manifest import Block, ShardRow
+from pipeline.data.manifest import MOST_CLASSES, Block, ShardRow
 from pipeline.data.sample_index import key_hash
 from pipeline.data.tar_reader import Entry, parse_block, sample_offsets
 from pipeline.data.writer import cut_blocks
@@ -21,8 +21,6 @@ from pipeline.prepare.kept_index import Indexed, KeptIndex
 from pipeline.prepare.source_survey import Expected, survey_tasks
 from pipeline.prepare.survey import Survey, Surveyor, merged
 from pipeline.storage import Location, open_storage
-
-_ANY_LABEL = 2**31
 
 
 def index_tars(
@@ -117,7 +115,7 @@ class TarIndexer:
         label = None
         try:
             if self._labelled:
-                label = decode_label(record.fields, surveyor.classes or _ANY_LABEL)
+                label = decode_label(record.fields, surveyor.classes or MOST_CLASSES)
             image = image_field(record.fields)[1]
         except SampleError as error:
             surveyor.refuse(error, record.place)

@@ -110,7 +110,7 @@ class SampleSet:
         for one in group:
             begin = one.offset - first
             records = plain_samples(data[begin : begin + one.bytes], shard)
-            if records is None or len(records) != 1:
+            if records is None or len(records) != 1 or self.info.encoding not in records[0].fields:
                 raise InputError(f"{self.folder}/{shard} is damaged at byte {one.offset}")
             encoded.append(records[0].fields[self.info.encoding])
         return group, encoded

@@ -1,13 +1,17 @@
 """Opening a dataset: everything that can be wrong with it is said before any training."""
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline.data.dataset import ShardedDataset, open_dataset
 from pipeline.errors import InputError
+from pipeline.parquet_file import parquet_bytes
 
 MakeDataset = Callable[..., ShardedDataset]
 
@@ -54,6 +58,47 @@ def test_what_is_wrong_is_named_with_its_remedy(
     with pytest.raises(InputError, match=message) as caught:
         open_dataset(str(folder))
     assert any(word in str(caught.value) for word in ("prepare", "restore", "index"))
+
+
+def rewrite(folder: Path, changes: dict[str, object], block: bool = False) -> None:
+    """Another manifest, of the first shard or of its first block, with a digest that fits."""
+    place = folder / "manifest.parquet"
+    table = pq.read_table(place)
+    rows = table.to_pylist()
+    (rows[0]["blocks"][0] if block else rows[0]).update(changes)
+    data = parquet_bytes(pa.Table.from_pylist(rows, schema=table.schema))
+    place.write_bytes(data)
+    edit(folder, manifest_sha256=hashlib.sha256(data).hexdigest())
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda f: edit(f, classes=10**9),
+        lambda f: edit(f, classes=2),
+        lambda f: edit(f, shape=[1, 0, 4]),
+        lambda f: edit(f, shape=[1, 10**6, 10**6]),
+        lambda f: edit(f, levels=0),
+        lambda f: (f / "dataset.json").write_text("[" * 100_000),
+        lambda f: rewrite(f, {"bytes": 2**60}, block=True),
+        lambda f: rewrite(f, {"bytes": -1}, block=True),
+        lambda f: rewrite(f, {"offset": -512}, block=True),
+        lambda f: rewrite(f, {"samples": -3}, block=True),
+        lambda f: rewrite(f, {"samples": 2**30}, block=True),
+        lambda f: rewrite(f, {"blocks": None}),
+        lambda f: rewrite(f, {"shard": None}),
+        lambda f: rewrite(f, {"shard": "../set/s000.tar"}),
+        lambda f: rewrite(f, {"label_counts": [(99, 6)]}),
+        lambda f: rewrite(f, {"label_counts": [(0, 2**60)]}),
+    ],
+)
+def test_what_cannot_be_true_is_refused_before_it_is_believed(
+    folder: Path, harm: Callable[[Path], object]
+) -> None:
+    """A set from elsewhere: not a terabyte is taken for a number that somebody wrote."""
+    harm(folder)
+    with pytest.raises(InputError):
+        open_dataset(str(folder))
 
 
 def test_a_missing_folder_and_a_folder_above_the_splits_are_told_apart(
