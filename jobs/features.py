@@ -26,7 +26,8 @@ def check(config: TrainFeaturesConfig) -> tuple[ShardedDataset, ShardedDataset |
     """Open the data and see that a classifier can learn it; write nothing.
 
     Raises:
-        InputError: no data, no labels, a test split of other images, or an output in use.
+        InputError: no data, no labels, a test split of other images, or an output that is in use or
+            cannot be written.
     """
     check_submitted_paths(config, "output")
     output, dataset = (
@@ -44,6 +45,7 @@ def check(config: TrainFeaturesConfig) -> tuple[ShardedDataset, ShardedDataset |
     if (output / CLASSIFIER_CARD).size() is not None:
         digest = load_classifier_card(output).weights_sha256
         raise InputError(f"{output} holds a classifier already ({digest[:12]}); choose another")
+    output.check_writable()
     return dataset, test
 
 

@@ -111,6 +111,18 @@ class Location:
                 time.sleep(_FIRST_WAIT_SECONDS * 4**attempt)
         return self._read_range(offset, length)
 
+    def check_writable(self) -> None:
+        """Raise InputError where this folder of a disk can be neither made nor written into.
+
+        A bucket tells that by the first write only.
+        """
+        place = Path(self.path)
+        while self.is_local and not os.path.lexists(place):
+            place = place.parent
+        if self.is_local and not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
+            why = "may not be written by this user" if place.is_dir() else "is no folder"
+            raise InputError(f"{self} cannot be written: {place} {why}; choose another place")
+
     def write_bytes(self, data: bytes | memoryview) -> None:
         """Write the file whole or not at all.
 

@@ -210,7 +210,7 @@ def _json_label(fields: Mapping[str, bytes]) -> int:
         raise SampleError(Defect.BAD_LABEL, "neither .cls nor .json")
     try:
         content = json.loads(fields["json"])
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SampleError(Defect.BAD_LABEL, f".json is not JSON: {error}") from error
     label = content.get("label") if isinstance(content, dict) else None
     if not isinstance(label, int) or isinstance(label, bool):

@@ -14,7 +14,7 @@ from pydantic import Base64Bytes, TypeAdapter
 
 from pipeline.data.manifest import ShardRow
 from pipeline.prepare.source_survey import Surveyed
-from pipeline.prepare.work_folder import PREPARING
+from pipeline.prepare.work_folder import PREPARING, read_kept
 from pipeline.storage import Location
 
 
@@ -47,7 +47,7 @@ class KeptIndex:
         where = self._file(tar)
         if where.size() is None:
             return None
-        file = _JSON.validate_json(where.read_bytes())
+        file = read_kept(_JSON, where, "delete it")
         return file.found if file.identity == self._identity(tar) else None
 
     def write(self, tar: Location, found: Indexed) -> None:

@@ -36,7 +36,11 @@ def recipe(config: PrepareConfig, split: str) -> str:
 
 
 def is_finished(folder: Location, config: PrepareConfig, split: str) -> bool:
-    """Whether `folder` holds this very set. Raises InputError if it holds something else."""
+    """Whether `folder` holds this very set.
+
+    Raises InputError if it holds something else, or cannot be written.
+    """
+    folder.check_writable()
     indexes = isinstance(config.splits[split], WebDatasetSource)
     if (folder / DATASET).size() is not None:
         info = read_info(folder)

@@ -7,10 +7,12 @@ preparing/pool-00000.json  the manifest rows of a pool, written after its shards
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from pipeline.data.manifest import ShardRow
+from pipeline.errors import InputError
 from pipeline.prepare.source_survey import Surveyed
 from pipeline.storage import Location, is_temporary
 
@@ -52,7 +54,7 @@ class WorkFolder:
         where = self._files / _SURVEY
         if where.size() is None:
             return None
-        file = _SURVEY_JSON.validate_json(where.read_bytes())
+        file = read_kept(_SURVEY_JSON, where, f"empty {self.folder} to begin anew")
         return file.found if file.identity == self.identity else None
 
     def begin(self, found: Surveyed) -> None:
@@ -71,7 +73,7 @@ class WorkFolder:
         done = {}
         for name in self._files.files():
             if name.startswith("pool-") and not is_temporary(name):
-                packed = _PACKED_JSON.validate_json((self._files / name).read_bytes())
+                packed = read_kept(_PACKED_JSON, self._files / name, "delete it")
                 if packed.identity == self.identity and self._whole(packed):
                     done[int(name[5:10])] = packed
         return done
@@ -79,6 +81,17 @@ class WorkFolder:
     def _whole(self, packed: Packed) -> bool:
         sizes = self.folder.sizes([row.shard for row in packed.rows])
         return sizes == [row.bytes for row in packed.rows]
+
+
+T = TypeVar("T")
+
+
+def read_kept(form: TypeAdapter[T], file: Location, remedy: str) -> T:
+    """What a run kept in a file. Raises InputError, with the remedy, where it is damaged."""
+    try:
+        return form.validate_json(file.read_bytes())
+    except ValidationError as error:
+        raise InputError(f"{file} is damaged ({error}); {remedy}") from None
 
 
 def is_claimed(folder: Location) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import PurePosixPath
 
 from pipeline.errors import InputError
@@ -14,7 +15,8 @@ class FolderImages:
     """Every visible file below `url`; with `labelled`, the first folder level is the class.
 
     Classes are numbered in name order. Raises InputError for a missing or empty folder, files
-    beside the class folders, and two files that would get the same key.
+    beside the class folders, two files that would get the same key, names that are not UTF-8 and
+    links that lead to a folder above them.
     """
 
     def __init__(self, url: str, *, labelled: bool) -> None:
@@ -22,6 +24,8 @@ class FolderImages:
         self._folder = open_storage(url)
         if not self._folder.is_folder():
             raise InputError(f"{url} is not a folder; check the path")
+        if self._folder.is_local:
+            _check_tree(self._folder.path, frozenset())
         sizes = self._folder.file_sizes(recursive=True)
         self._files = [n for n in sizes if not any(p.startswith(".") for p in n.split("/"))]
         if not self._files:
@@ -68,3 +72,20 @@ class FolderImages:
                 )
             keys[key] = name
         return list(keys)
+
+
+def _check_tree(folder: str, above: frozenset[tuple[int, int]]) -> None:
+    """What a listing could not survive: names without text, and folders that are in themselves."""
+    try:
+        about = os.stat(folder)
+        entries = list(os.scandir(folder))
+    except OSError as error:
+        raise InputError(f"cannot read {folder}: {error}; check its permissions") from error
+    here = (about.st_dev, about.st_ino)
+    if here in above:
+        raise InputError(f"{folder} is a link to a folder that it lies in; remove it")
+    for entry in entries:
+        if not entry.name.isascii() and any("\udc80" <= c <= "\udcff" for c in entry.name):
+            raise InputError(f"{folder}: the name {entry.name!a} is not UTF-8; rename it")
+        if entry.is_dir():
+            _check_tree(entry.path, above | {here})

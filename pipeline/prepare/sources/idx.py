@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import math
 import struct
 import zlib
@@ -21,6 +22,7 @@ from pipeline.storage import open_storage
 
 _GZIP = b"\x1f\x8b"
 _UNSIGNED_BYTE = 8
+_MOST_EXPANSION = 1100  # of gzip: DEFLATE makes at most 1,032 bytes of one
 
 
 class IdxImages:
@@ -63,24 +65,37 @@ class IdxImages:
 
 
 def read_idx(url: str, *, dimensions: int) -> Pixels:
-    """The array of unsigned bytes in an IDX file. Raises InputError if it is not one."""
+    """The array of unsigned bytes in an IDX file. Raises InputError if it is not one.
+
+    Of a compressed file no more is expanded than its header announces.
+    """
     try:
-        data = open_storage(url).read_bytes()
-        data = gzip.decompress(data) if data.startswith(_GZIP) else data
+        stored = open_storage(url).read_bytes()
+        file = io.BytesIO(stored)
+        with gzip.open(file) if stored.startswith(_GZIP) else file as data:
+            shape = _shape(url, data.read(4 + 4 * dimensions), dimensions)
+            most = min(math.prod(shape), _MOST_EXPANSION * len(stored))
+            values = data.read(most + 1)
     except FileNotFoundError as error:
         raise InputError(f"{url} does not exist; check the path") from error
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"cannot read {url}: {error}; the file may be cut short") from error
-    header = 4 + 4 * dimensions
-    if data[:4] != bytes([0, 0, _UNSIGNED_BYTE, dimensions]) or len(data) < header:
+    if len(values) != math.prod(shape):
+        more = " or more" if len(values) > most else ""
+        raise InputError(
+            f"{url} has {len(values)}{more} values, its header says {shape}; it is damaged"
+        )
+    return np.frombuffer(values, dtype=np.uint8).reshape(shape)
+
+
+def _shape(url: str, header: bytes, dimensions: int) -> tuple[int, ...]:
+    if header[:4] != bytes([0, 0, _UNSIGNED_BYTE, dimensions]) or len(header) < 4 + 4 * dimensions:
         raise InputError(
             f"{url} is not an IDX file of unsigned bytes with {dimensions} dimension(s) "
-            f"(its first bytes are {data[:4].hex()}, not 000008{dimensions:02x}); "
+            f"(its first bytes are {header[:4].hex()}, not 000008{dimensions:02x}); "
             "are images and labels exchanged?"
         )
-    shape = struct.unpack(f">{dimensions}I", data[4:header])
-    if len(data) - header != math.prod(shape):
-        raise InputError(
-            f"{url} has {len(data) - header} values, its header says {shape}; it is damaged"
-        )
-    return np.frombuffer(data, dtype=np.uint8, offset=header).reshape(shape)
+    shape = struct.unpack(f">{dimensions}I", header[4:])
+    if 0 in shape[1:]:
+        raise InputError(f"{url} holds images of no pixels: its header says {shape}")
+    return shape

@@ -80,9 +80,10 @@ class ParquetImages:
         except (OSError, pa.ArrowException) as error:
             raise InputError(f"{file} is not a readable Parquet file: {error}") from error
         for name in filter(None, (self._image, self._label)):
-            if name not in schema.names:
+            if schema.names.count(name) != 1:
+                found = "several columns" if name in schema.names else "no column"
                 raise InputError(
-                    f"{file} has no column {name!r}, only {schema.names}; name it in the config"
+                    f"{file} has {found} {name!r}, only {schema.names}; name one in the config"
                 )
         if not _is_bytes(schema.field(self._image).type):
             raise InputError(f"{file}: column {self._image!r} does not hold bytes")

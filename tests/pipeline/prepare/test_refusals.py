@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import os
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +69,12 @@ def test_idx_files_that_are_none(tmp_path: Path) -> None:
     data = gzip.decompress((tmp_path / "images.gz").read_bytes())
     (tmp_path / "images.gz").write_bytes(data[:-1])
     refuse(config(tmp_path, source), "359 values, its header says")
+    (tmp_path / "images.gz").write_bytes(gzip.compress(data + bytes(2**26)))
+    refuse(config(tmp_path, source), "361 or more values")  # the rest is never expanded
+    (tmp_path / "images.gz").write_bytes(data[:4] + b"\xff" * 12)
+    refuse(config(tmp_path, source), "0 values, its header says")
+    (tmp_path / "images.gz").write_bytes(data[:4] + struct.pack(">3I", 12, 0, 5))
+    refuse(config(tmp_path, source), "images of no pixels")
     (tmp_path / "images.gz").write_bytes(gzip.compress(data)[:-30])
     refuse(config(tmp_path, source), "cannot read .*cut short")
 
@@ -79,6 +87,16 @@ def test_labels_out_of_range_name_the_image(tmp_path: Path) -> None:
     refuse(
         config(tmp_path, {"kind": "parquet", "path": str(tmp_path / "x.parquet")}),
         "row 0: label -1 is outside",
+    )
+
+
+def test_a_label_that_is_no_class_is_not_taken_for_two_billion_of_them(tmp_path: Path) -> None:
+    """Each class has a name: a column of times or identities would fill the memory."""
+    table = pa.table({"image": [picture(COLOUR[0])], "label": [2_000_000_000]})
+    pq.write_table(table, tmp_path / "x.parquet")
+    refuse(
+        config(tmp_path, {"kind": "parquet", "path": str(tmp_path / "x.parquet")}),
+        r"row 0: label 2000000000 is outside 0\.\.999999",
     )
 
 
@@ -99,6 +117,13 @@ def test_parquet_columns_must_be_there(tmp_path: Path) -> None:
         config(tmp_path, source | {"image": "img"}), r"no column 'img', only \['image', 'label'\]"
     )
     refuse(config(tmp_path, source | {"image": "label"}), "'label' does not hold bytes")
+    images = pa.array([picture(COLOUR[0])])
+    twice = pa.Table.from_arrays([images, images, pa.array([0])], ["image", "image", "label"])
+    pq.write_table(twice, tmp_path / "twice.parquet")
+    refuse(
+        config(tmp_path, {"kind": "parquet", "path": str(tmp_path / "twice.parquet")}),
+        "several columns 'image'",
+    )
     table = pa.table({"image": [picture(COLOUR[0]), None], "label": [0, 1]})
     pq.write_table(table, tmp_path / "hole.parquet")
     hole = {"kind": "parquet", "path": str(tmp_path / "hole.parquet")}
@@ -190,6 +215,40 @@ def test_a_name_that_cannot_be_a_key(tmp_path: Path) -> None:
     refuse(config(tmp_path, source), "not usable as a key; rename it")
 
 
+def test_trees_that_cannot_be_listed(tmp_path: Path) -> None:
+    """Links round in a circle would multiply for ever, and a name may be no text."""
+    source, folder = tree(tmp_path), tmp_path / "tree/class 0"
+    for name in ("one", "two", "three"):
+        (folder / name).symlink_to(tmp_path / "tree")
+    refuse(config(tmp_path, source), "is a link to a folder that it lies in")
+    for name in ("one", "two", "three"):
+        (folder / name).unlink()
+    (folder / "other").symlink_to(tmp_path / "tree/class 1")  # no circle: its images are there
+    assert run(config(tmp_path, source)).info.samples == 16
+    Path(os.fsdecode(os.fsencode(folder) + b"/\xff.png")).write_bytes(b"")
+    refuse(config(tmp_path, source, output=str(tmp_path / "new")), "is not UTF-8; rename it")
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_the_images_are_looked_at(
+    tmp_path: Path,
+) -> None:
+    """They may take hours."""
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(InputError, match="out is no folder; choose another place"):
+        plan_prepare(config(tmp_path, {"kind": "folder", "path": f"{tmp_path}/none"}))
+
+
+def test_what_was_kept_and_is_damaged_is_named(tmp_path: Path) -> None:
+    """No traceback, and nothing is taken for something else."""
+    source, kept = tree(tmp_path), tmp_path / "out/train/preparing"
+    kept.mkdir(parents=True)
+    (kept / "survey.json").write_text('{"identity": ')
+    with pytest.raises(
+        InputError, match=r"(?s)survey.json is damaged.*empty .*train to begin anew"
+    ):
+        plan_prepare(config(tmp_path, source))
+
+
 GOOD = encode_png(COLOUR[0])
 FIRST = [("a.cls", b"0"), ("a.png", GOOD)]
 
@@ -200,6 +259,7 @@ FIRST = [("a.cls", b"0"), ("a.png", GOOD)]
         ([("b.cls", b"0"), ("b.txt", b"")], "b: no image"),
         ([("b.png", GOOD), ("b.txt", b"")], "b: bad label: neither"),
         ([("b.cls", b"x"), ("b.png", GOOD)], "b: bad label"),
+        ([("b.json", b"[" * 100_000), ("b.png", GOOD)], "b: bad label"),
         ([("b.cls", b"3"), ("b.png", GOOD)], r"3 is outside 0\.\.2"),
         ([("b.cls", b"0"), ("b.png", b"?")], "b: bad image"),
     ],
