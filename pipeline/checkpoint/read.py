@@ -1,6 +1,7 @@
 """Reading a checkpoint: only the bytes that are wanted, each piece compared with its digest."""
 
 import hashlib
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
@@ -54,7 +55,7 @@ class CheckpointReader:
     def __init__(self, folder: Location, record: CheckpointRecord) -> None:
         """Read the index."""
         self._folder, self._record = folder, record
-        self.index = Index.model_validate_json(self._verified(INDEX))
+        self.index = self._read_index()
         self._places = places_of(self.index)
         self._files = list(self.index.files.items())
         self._parameters = {name: number for number, name in enumerate(self.index.parameters)}
@@ -63,6 +64,22 @@ class CheckpointReader:
     def averages(self) -> list[str]:
         """The names of the averages in it."""
         return [k.removeprefix(AVERAGE) for k in self.index.kinds if k.startswith(AVERAGE)]
+
+    def _read_index(self) -> Index:
+        """Raise DamagedError for an index that does not belong to the commit."""
+        held, place = self._record.files, self._folder / INDEX
+        if INDEX not in held or not any(name.startswith("buffers.") for name in held):
+            raise DamagedError(f"{self._folder}/{COMMIT} names no {INDEX} or no buffers")
+        try:
+            index = Index.model_validate_json(self._verified(INDEX))
+        except ValidationError as error:
+            raise DamagedError(f"{place} cannot be read: {error}") from None
+        elements = sum(math.prod(shape) for shape in index.parameters.values())
+        if not index.files.keys() <= held.keys() or 4 * elements > sum(
+            held[name].bytes for name in index.files
+        ):
+            raise DamagedError(f"{place} promises more than the files of {COMMIT} hold")
+        return index
 
     def fill(self, wanted: Sequence[Wanted]) -> None:
         """Read the elements of each fragment into its tensor, whatever ranks wrote them.

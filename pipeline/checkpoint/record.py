@@ -15,9 +15,9 @@ mistaken for a part of this one.
 import hashlib
 import logging
 from collections.abc import Iterator
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import ValidationError
+from pydantic import NonNegativeInt, ValidationError, model_validator
 
 from pipeline.checkpoint.share import Share
 from pipeline.config.base import ConfigModel
@@ -34,8 +34,14 @@ log = logging.getLogger(__name__)
 class FileRecord(ConfigModel):
     """Size of a file in bytes, and the SHA-256 of each of its pieces of `PIECE` bytes."""
 
-    bytes: int
+    bytes: NonNegativeInt
     sha256: tuple[str, ...]
+
+    @model_validator(mode="after")
+    def _each_piece(self) -> Self:
+        if len(self.sha256) != max(1, -(-self.bytes // PIECE)):
+            raise ValueError(f"{len(self.sha256)} digests for {self.bytes} bytes")
+        return self
 
 
 class FileLayout(ConfigModel):
@@ -54,7 +60,7 @@ class FileLayout(ConfigModel):
 class Index(ConfigModel):
     """Contents of `index.json`: the shape of every parameter, the kinds of state, and the files."""
 
-    parameters: dict[str, tuple[int, ...]]
+    parameters: dict[str, tuple[NonNegativeInt, ...]]
     kinds: tuple[str, ...]
     files: dict[str, FileLayout]
 

@@ -1,8 +1,12 @@
 """The common ground of every configuration model."""
 
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=200)]
+"""Names folders, so it is a plain file name everywhere."""
 
 
 class ConfigModel(BaseModel):

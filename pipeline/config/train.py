@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from pipeline.config.average import AverageConfig
-from pipeline.config.base import ConfigModel, JobConfig
+from pipeline.config.base import ConfigModel, JobConfig, RunName
 from pipeline.config.data import Components, SelectConfig, TransformConfig
 from pipeline.config.family import AnyModelConfig
 
@@ -212,9 +212,7 @@ class TrackingConfig(ConfigModel):
 class TrainConfig(JobConfig):
     """One training run: `name` under `storage_path` is its identity."""
 
-    name: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Of the run and of its folder."
-    )
+    name: RunName = Field(description="Of the run and of its folder.")
     storage_path: str = Field("runs", description="Folder or URL for checkpoints and records.")
     resume: Literal["auto", "never"] = Field(
         "auto", description="auto continues the run of this name; never refuses if there is one."

@@ -12,7 +12,6 @@ import hashlib
 from typing import Literal
 
 from pydantic import Field, ValidationError
-from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
@@ -22,7 +21,7 @@ from pipeline.config.base import ConfigModel
 from pipeline.config.model import ClassifierConfig, ScheduledClassifierConfig
 from pipeline.errors import InputError
 from pipeline.model.average_of_run import find_average
-from pipeline.model.export import CARD, RunCard, load_run_card, newest_model
+from pipeline.model.export import CARD, RunCard, load_run_card, newest_model, read_tensors
 from pipeline.storage import Location, is_temporary
 from vdm_core.networks.classifier import NoiseAwareClassifier
 
@@ -124,7 +123,7 @@ def read_classifier(folder: Location) -> tuple[dict[str, Tensor], ClassifierCard
             f"{weights} does not match the digest in {CLASSIFIER_CARD}: it is damaged or was "
             "changed; train the classifier again or restore it"
         )
-    return load_tensors(blob), card
+    return read_tensors(blob, weights), card
 
 
 def classifier_of_run(

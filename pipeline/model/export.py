@@ -11,14 +11,16 @@ import hashlib
 import math
 from typing import Literal
 
-from pydantic import ValidationError
+import torch
+from pydantic import Field, PositiveInt, ValidationError
+from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from pipeline.checkpoint.record import COMMIT, newest_first
 from pipeline.config.average import AverageConfig
-from pipeline.config.base import ConfigModel
+from pipeline.config.base import ConfigModel, RunName
 from pipeline.config.family import AnyModelConfig, GenerativeConfig
 from pipeline.config.model import ModelConfig, ScheduledClassifierConfig
 from pipeline.errors import InputError
@@ -43,12 +45,12 @@ class RunCard(ConfigModel):
 
     format: Literal[1] = 1
     model: AnyModelConfig
-    shape: tuple[int, int, int]
-    levels: int
-    classes: int | None
+    shape: tuple[PositiveInt, PositiveInt, PositiveInt]
+    levels: int = Field(ge=2, le=256)
+    classes: PositiveInt | None
     class_names: tuple[str, ...]
     step: int
-    run: str
+    run: RunName
     mlflow_run_id: str | None
     dataset_digest: str
     average: AverageRecord = AverageRecord(decay=0.0)
@@ -142,7 +144,15 @@ def load_model(folder: Location, ema: AverageConfig | None = None) -> tuple[Gene
             f"{folder}/{WEIGHTS} does not match the digest in {CARD}: it is damaged or was "
             "changed; use another checkpoint"
         )
-    return restored(load_tensors(blob), card, folder), card
+    return restored(read_tensors(blob, folder / WEIGHTS), card, folder), card
+
+
+def read_tensors(blob: bytes, place: Location) -> dict[str, Tensor]:
+    """The tensors of a safetensors file. Raises InputError, naming `place`, if it is none."""
+    try:
+        return load_tensors(blob)
+    except SafetensorError as error:
+        raise InputError(f"{place} is no safetensors file: {error}; restore it") from None
 
 
 def load_vdm(folder: Location, ema: AverageConfig | None = None) -> tuple[VDM, VDMCard]:
@@ -161,14 +171,31 @@ def restored(weights: dict[str, Tensor], card: ModelCard, place: Location | str)
     """The model of `card` around `weights`, in evaluation mode, on the CPU.
 
     Raises:
-        InputError: they do not belong together; names `place`.
+        InputError: they do not belong together, or are not finite; names `place`.
     """
-    model = build_generative(card.model, card.shape, card.classes, seed=0, levels=card.levels)
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise InputError(f"{place}/{WEIGHTS} does not fit its own card: {error}") from None
+    with torch.device("meta"):  # a card may ask for more than there is memory
+        wanted = _build(card).state_dict()
+    wrong = [
+        name
+        for name in sorted(wanted.keys() | weights.keys())
+        if name not in wanted or name not in weights or wanted[name].shape != weights[name].shape
+    ]
+    if wrong:
+        raise InputError(
+            f"{place}/{WEIGHTS} does not fit its own card: {len(wrong)} tensors are missing, "
+            f"unknown or of another shape ({', '.join(wrong[:5])}); restore it"
+        )
+    if lost := [name for name, value in weights.items() if not value.isfinite().all()]:
+        raise InputError(
+            f"{place}/{WEIGHTS} is not finite in {', '.join(lost[:5])}; take another checkpoint"
+        )
+    model = _build(card)
+    model.load_state_dict(weights)
     return model.eval()
+
+
+def _build(card: ModelCard) -> Generative:
+    return build_generative(card.model, card.shape, card.classes, seed=0, levels=card.levels)
 
 
 def load_card(folder: Location, ema: AverageConfig | None = None) -> ModelCard:

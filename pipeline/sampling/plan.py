@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.config.sample import SampleConfig
+from pipeline.errors import InputError
 from pipeline.metrics import Scalar, flatten
 from pipeline.model.export import ModelCard, load_model, newest_model
 from pipeline.model.generative import Generative
@@ -26,6 +27,7 @@ from pipeline.sampling.rows import ClassTurns, HeldRows, StoredRows
 from pipeline.storage import Location, open_storage
 from vdm_core.labels import NO_LABEL
 
+_MOST_SHARDS = 1_000_000  # their numbers have six digits
 FREE_FIELDS = frozenset({
     "root", "model", "ema", "output", "requests", "guide", "sweep", "batch_size", "pool",
     "overwrite", "grid_columns", "class_grid_images", "gate",
@@ -160,11 +162,17 @@ def plan_set(config: SampleConfig, model: LoadedModel) -> SetPlan:
 
     Raises:
         InputError: classes or guidance that the model does not know, requests that mean nothing,
-            images that the encoding cannot hold.
+            images that the encoding cannot hold, more shards than there are numbers for.
     """
     check_encoding(config, model.card)
     rows = asked_rows(config, model.classes)
     check_guidance(config, model.card, rows)
+    shards = -(-rows.total // config.samples_per_shard)
+    if shards > _MOST_SHARDS:
+        raise InputError(
+            f"{rows.total:,} samples would be {shards:,} shards of {config.samples_per_shard}; "
+            f"give samples_per_shard={-(-rows.total // _MOST_SHARDS)} or more, or ask for fewer"
+        )
     labels = _label_counts(rows)
     return SetPlan(config, open_storage(config.path(config.output)), model, rows, labels)
 

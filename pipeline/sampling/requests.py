@@ -14,6 +14,7 @@ from vdm_core.labels import NO_LABEL
 
 _COLUMNS = ("id", "class", "guidance_scale", "seed")
 _LARGEST_ID = 2**56  # of the random numbers' counter
+_MOST_ROWS = 100_000_000  # 32 bytes each
 
 
 def read_requests(
@@ -59,6 +60,12 @@ def _read(file: Location) -> pa.Table:
         raise InputError(f"requests: there is no file {file}; check the path")
     try:
         with file.filesystem.open_input_file(file.path) as handle:
+            rows = pq.ParquetFile(handle).metadata.num_rows
+            if rows > _MOST_ROWS:
+                raise InputError(
+                    f"requests: {file} has {rows:,} rows, and at most {_MOST_ROWS:,} are held in "
+                    "memory; cut it into several sample sets"
+                )
             table = pq.read_table(handle)
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"requests: {file} is not a readable Parquet file: {error}") from error

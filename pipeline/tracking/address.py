@@ -9,6 +9,7 @@ from pipeline.redact import holds_secret, redact_text
 
 _SQLITE = "sqlite:///"
 _LOCAL_UI = "http://127.0.0.1:5000"  # MLflow's default
+_LOGIN = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "PGPASSWORD")
 _DATABASES = ("postgresql", "mysql", "mssql")
 
 
@@ -43,6 +44,15 @@ def _check_no_secret(uri: str) -> None:
         "MLFLOW_TRACKING_PASSWORD, a database's as its client reads it (for PostgreSQL PGPASSWORD "
         "or a password file)"
     )
+
+
+def gets_login(uri: str) -> bool:
+    """Whether a server that a file names may be asked: with a login, only MLFLOW_TRACKING_URI's.
+
+    Clients send the login of the environment to whatever address they are given.
+    """
+    login = any(os.environ.get(name) for name in _LOGIN)
+    return not login or uri == os.environ.get("MLFLOW_TRACKING_URI")
 
 
 def sqlite_path(uri: str) -> Path | None:

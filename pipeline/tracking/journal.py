@@ -48,7 +48,7 @@ class Journal:
 
     def keep_file(self, name: str, data: bytes) -> None:
         """Puts an artifact at `files / name`, whole or not at all. Raises OSError."""
-        _write_whole(self.files / name, data)
+        write_whole(self.files / name, data)
 
     def read(self, offset: int, most: int = sys.maxsize) -> tuple[list[dict[str, Any]], int]:
         """At most `most` whole lines from byte `offset` on, and the offset after them.
@@ -80,7 +80,7 @@ class Journal:
 
     def mark_sent(self, run_id: str, offsets: Mapping[str, int]) -> None:
         """Records for run `run_id` what `sent` returns. Raises OSError."""
-        _write_whole(self._sent, json.dumps({"run_id": run_id, "offsets": offsets}).encode())
+        write_whole(self._sent, json.dumps({"run_id": run_id, "offsets": offsets}).encode())
 
     def _ends_inside_a_line(self) -> bool:
         if self.path.stat().st_size == 0:
@@ -109,7 +109,8 @@ def _parse(line: bytes, place: str) -> list[dict[str, Any]]:
         return []
 
 
-def _write_whole(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes) -> None:
+    """Puts a file there, whole or not at all. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
     part.write_bytes(data)

@@ -6,11 +6,12 @@ from contextlib import contextmanager
 from typing import Any
 
 from pipeline.model.export import ModelCard
+from pipeline.redact import redact_text
 from pipeline.storage import Location, open_storage
 from pipeline.tracking import DatasetUse, Status, Tracker, open_run, origin
-from pipeline.tracking.address import sqlite_path
+from pipeline.tracking.address import gets_login, sqlite_path
 from pipeline.tracking.waiting import WaitingRun, send_waiting
-from pipeline.training.run_record import RunRecord, read_run
+from pipeline.training.run_record import RECORD, RunRecord, read_run
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +61,14 @@ def _training_run(model: Location) -> RunRecord | None:
     store = sqlite_path(record.tracking_uri)
     if store is not None and not store.exists():
         log.info("not tracked: the run's MLflow store %s is not here", store)
+        return None
+    if store is None and not gets_login(record.tracking_uri):
+        log.warning(
+            "not tracked: %s says that its MLflow is at %s, and a login goes to "
+            "MLFLOW_TRACKING_URI alone; set it to that address, if it is yours",
+            folder / RECORD,
+            redact_text(record.tracking_uri),
+        )
         return None
     return record
 

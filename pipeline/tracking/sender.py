@@ -117,7 +117,9 @@ class Sender(threading.Thread):
     def _send_files(self, writer: RunWriter, records: _Records) -> None:
         for record in records:
             path = self._journal.files / record["artifact"]
-            if path.exists():
+            if not path.resolve().is_relative_to(self._journal.files.resolve()):
+                _log.warning("artifact %s is outside its folder and is not sent", path)
+            elif path.exists():
                 writer.send_file(path, record["artifact"].rpartition("/")[0])
             else:
                 _log.warning("artifact %s is gone and is not sent", path)

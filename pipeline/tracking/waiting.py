@@ -13,8 +13,10 @@ import uuid
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from pipeline.errors import InputError
 from pipeline.redact import redact_text
 from pipeline.storage import Location
+from pipeline.tracking.journal import write_whole
 from pipeline.tracking.store import Status, close_run
 from pipeline.tracking.tracker import Tracker
 
@@ -33,10 +35,16 @@ class WaitingRun:
 
     @classmethod
     def begin(cls, output: Location, tracking_uri: str, run_id: str) -> "WaitingRun":
-        """A new folder for a run that is open. Raises OSError where it cannot be written."""
+        """A new folder for a run that is open. Raises InputError where it cannot be written."""
         run = cls(waiting_folder(output) / uuid.uuid4().hex, tracking_uri, run_id)
-        run.folder.mkdir(parents=True)
-        run._write("FAILED")
+        try:
+            run.folder.mkdir(parents=True)
+            run._write("FAILED")
+        except OSError as error:
+            raise InputError(
+                f"cannot write {run.folder}, where what goes to MLflow waits beside the output: "
+                f"{error}; check free space and permissions, or choose another output"
+            ) from error
         return run
 
     def tracker(self) -> Tracker:
@@ -55,13 +63,19 @@ class WaitingRun:
     def _write(self, status: Status) -> None:
         record = asdict(self) | {"status": status}
         del record["folder"]
-        (self.folder / RECORD).write_text(json.dumps(record))
+        write_whole(self.folder / RECORD, json.dumps(record).encode())
 
 
 def send_waiting(output: Location) -> None:
     """Send what earlier jobs with this output could not; what cannot be sent now waits on."""
     for record in sorted(waiting_folder(output).glob(f"*/{RECORD}")):
-        run = WaitingRun(folder=record.parent, **json.loads(record.read_text()))
+        try:
+            run = WaitingRun(folder=record.parent, **json.loads(record.read_text()))
+        except (ValueError, TypeError) as error:
+            raise InputError(
+                f"{record} is damaged ({error}); delete {record.parent}, and what waits there for "
+                "MLflow is given up"
+            ) from None
         log.info("sending what waits in %s to %s", run.folder, redact_text(run.tracking_uri))
         run.end(run.tracker(), run.status)
 

@@ -1,9 +1,11 @@
 """State goes into any number of files and comes out for any other number of readers."""
 
+import json
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from threading import Event, Thread
+from typing import Any
 
 import pytest
 import torch
@@ -260,6 +262,26 @@ def test_another_format_is_refused_and_not_taken_for_damage(folder: Location) ->
     commit_file.write_text("{}")
     assert committed(run) == []
     with pytest.raises(DamagedError, match="cannot be read"):
+        open_checkpoint(folder)
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda commit: commit["files"].pop("index.json"),
+        lambda commit: commit["files"]["index.json"].update(sha256=[]),
+        lambda commit: commit["files"]["index.json"].update(bytes=-1),
+        lambda commit: [commit["files"].pop(n) for n in list(commit["files"]) if "rank-" in n],
+    ],
+)
+def test_a_commit_that_contradicts_itself_is_damage(folder: Location, harm: Any) -> None:
+    """Then an older checkpoint is taken; it is no KeyError in the middle of a restore."""
+    store(folder, at([10]))
+    commit_file = Path(folder.path, COMMIT)
+    content = json.loads(commit_file.read_text())
+    harm(content)
+    commit_file.write_text(json.dumps(content))
+    with pytest.raises(DamagedError):
         open_checkpoint(folder)
 
 

@@ -1,5 +1,6 @@
 """A model leaves its run whole, and comes back only if nothing about it was changed."""
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
 
 from pipeline.errors import InputError
 from pipeline.model.build import build_vdm, check_model
@@ -94,6 +97,43 @@ def test_refuses_the_weights_of_another_network(exported: Any) -> None:
     change(folder, "weights_sha256", digest)
     (folder / WEIGHTS).write_bytes((other / WEIGHTS).read_bytes())
     with pytest.raises(InputError, match="does not fit its own card"):
+        load_model(open_storage(str(folder)))
+
+
+def reseal(folder: Path, blob: bytes) -> None:
+    """Other weights, with their digest in the card: what a stranger would do."""
+    (folder / WEIGHTS).write_bytes(blob)
+    change(folder, "weights_sha256", hashlib.sha256(blob).hexdigest())
+
+
+def network(folder: Path, **values: Any) -> None:
+    model = json.loads((folder / CARD).read_text())["model"]
+    change(folder, "model", model | {"network": model["network"] | values})
+
+
+def with_nan(folder: Path) -> None:
+    weights = load_tensors((folder / WEIGHTS).read_bytes())
+    name = next(iter(weights))
+    weights[name].view(-1)[0] = float("nan")
+    reseal(folder, save_tensors(weights))
+
+
+@pytest.mark.parametrize(
+    ("harm", "expected"),
+    [
+        (lambda folder: reseal(folder, (10**15).to_bytes(8, "little") + b"{}"), "no safetensors"),
+        (with_nan, "is not finite in"),
+        (lambda folder: network(folder, width=2**20), "does not fit its own card"),
+        (lambda folder: change(folder, "run", "../../elsewhere"), "not a model card"),
+        (lambda folder: change(folder, "levels", 10**12), "not a model card"),
+        (lambda folder: change(folder, "shape", [1, -8, 8]), "not a model card"),
+    ],
+)
+def test_refuses_what_was_made_to_do_harm(exported: Any, harm: Any, expected: str) -> None:
+    """No memory for terabytes of weights, no folder elsewhere by the name of a run."""
+    folder = exported()
+    harm(folder)
+    with pytest.raises(InputError, match=expected):
         load_model(open_storage(str(folder)))
 
 

@@ -92,6 +92,12 @@ def test_what_asks_for_one_gamma_is_refused_where_each_pixel_has_its_own(
     assert plan(model=model, sampler="ddim", clip="static").tasks()
 
 
+def test_more_shards_than_there_are_numbers_are_refused(plan):
+    """Before they are listed: a typing error may ask for a milliard of them."""
+    with pytest.raises(InputError, match=r"shards of 1000; give samples_per_shard=\d+ or more"):
+        plan(per_class=10**12, samples_per_shard=1000)
+
+
 def test_webp_is_refused_for_grey_images(plan):
     with pytest.raises(InputError, match="webp stores three channels"):
         plan(encoding="webp")

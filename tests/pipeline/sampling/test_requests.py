@@ -81,6 +81,18 @@ def test_no_file_no_parquet_and_no_rows_are_refused(tmp_path, read):
         read(id=pa.array([], pa.int64()), **{"class": pa.array([], pa.int64())})
 
 
+def test_rows_beyond_memory_are_refused_unread(tmp_path):
+    """A few kilobytes may hold a milliard of equal rows."""
+    file = tmp_path / "requests.parquet"
+    part = pa.table({"id": pa.array(np.zeros(2**20, np.int64))})
+    with pq.ParquetWriter(file, part.schema) as writer:
+        for _ in range(100):
+            writer.write_table(part)
+    assert file.stat().st_size < 2**20
+    with pytest.raises(InputError, match="104,857,600 rows, and at most 100,000,000"):
+        read_requests(open_storage(str(file)), classes=None, guidance_scale=1, seed=0)
+
+
 def test_the_digest_is_of_what_is_asked_and_not_of_the_file(read):
     """Another order of columns or width of integers changes nothing, another value does."""
     base = digest(read(**GOOD))

@@ -1,12 +1,14 @@
 """A sampling or evaluation is a run of its own below the training run, wherever that is there."""
 
 import logging
+import socket
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 
 from pipeline.config.model import DownsamplingUNetConfig, ModelConfig
+from pipeline.errors import InputError
 from pipeline.model.export import ModelCard
 from pipeline.storage import open_storage
 from pipeline.tracking import DatasetUse, open_run
@@ -96,6 +98,38 @@ def test_a_store_that_is_gone_is_not_made_anew(tmp_path, training, output, caplo
         assert tracker is None
     assert not gone.parent.exists()
     assert "is not here" in caplog.text
+
+
+def test_a_login_goes_to_no_address_that_a_file_names(training, output, caplog, monkeypatch):
+    """A model from elsewhere may lie in a run whose MLflow is somebody else's server."""
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "hunter2")
+    with socket.create_server(("127.0.0.1", 0)) as stranger:
+        stranger.setblocking(False)
+        address = f"http://127.0.0.1:{stranger.getsockname()[1]}"
+        with nested_run(training(address, "id"), CARD, "sample", {}, output) as tracker:
+            assert tracker is None
+        with pytest.raises(BlockingIOError):  # nobody has called
+            stranger.accept()
+    assert "a login goes to MLFLOW_TRACKING_URI alone" in caplog.text
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    with nested_run(training(address, "id"), CARD, "sample", {}, output) as tracker:
+        assert tracker is not None
+
+
+def test_what_cannot_wait_or_be_read_again_is_named(store, training, output):
+    """A disk that is full or read-only, and a record that was cut short on one."""
+    parent, waiting = open_run(store, "toys", "tiny", {}), waiting_folder(output)
+    waiting.write_text("a file in the way")
+    with (
+        pytest.raises(InputError, match=r"cannot write .*output.tracking"),
+        nested_run(training(store, parent), CARD, "sample", {}, output),
+    ):
+        pass
+    waiting.unlink()
+    (waiting / "one").mkdir(parents=True)
+    (waiting / "one/run.json").write_text('{"tracking_')
+    with pytest.raises(InputError, match=r"run.json is damaged.*delete .*one"):
+        send_waiting(output)
 
 
 def test_what_a_dead_server_missed_is_sent_by_the_next_job(store, training, output, monkeypatch):
