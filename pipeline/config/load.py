@@ -6,6 +6,7 @@ Every mistake is reported at once, each with the nearest valid key or the allowe
 
 import difflib
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -19,6 +20,7 @@ from pipeline.redact import secret_keys
 T = TypeVar("T", bound=BaseModel)
 Models = list[type[BaseModel]]
 PRESETS = Path("jobs/presets")
+_DEEPEST = 30  # levels of a configuration; the presets have five
 
 
 def load_config(schema: type[T], files: Sequence[str], overrides: Sequence[str]) -> T:
@@ -63,15 +65,33 @@ def load_config(schema: type[T], files: Sequence[str], overrides: Sequence[str])
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2's numbers (1.1 reads `2e-4` as text), and no key twice."""
+    """YAML 1.2's numbers (1.1 reads `2e-4` as text), no key twice, and nothing that multiplies.
+
+    Ten lines of aliases can stand for a milliard of values, and brackets can be nested for ever.
+    """
+
+    _depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """Build a node; raises a YAML error for an alias, and below `_DEEPEST` levels."""
+        mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.composer.ComposerError(
+                None, None, "write out what the alias stands for", mark
+            )
+        self._depth += 1
+        if self._depth > _DEEPEST:
+            raise yaml.composer.ComposerError(None, None, f"over {_DEEPEST} levels deep", mark)
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """Build a mapping; raises a YAML error for a repeated key, whose first value would go."""
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        repeated = [key for key in keys if keys.count(key) > 1]
-        if repeated:
+        keys = Counter(repr(self.construct_object(key, deep=True)) for key, _ in node.value)
+        if repeated := [key for key, times in keys.items() if times > 1]:
             raise yaml.constructor.ConstructorError(
-                None, None, f"key {repeated[0]!r} appears twice", node.start_mark
+                None, None, f"key {repeated[0]} appears twice", node.start_mark
             )
         return super().construct_mapping(node, deep)
 
@@ -93,7 +113,7 @@ def _read(file: str) -> dict[str, Any]:
         raise InputError(f"config file {file} does not exist{_near(path)}")
     try:
         content = _load_yaml(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # no text, or a number of thousands of digits
         raise InputError(f"config file {file} is not valid YAML: {error}") from None
     if content is not None and not isinstance(content, dict):
         raise InputError(
@@ -113,14 +133,14 @@ def _near(path: Path) -> str:
 
 def _parse_override(text: str) -> dict[str, Any]:
     key, separator, value = text.partition("=")
-    if not separator or not all(key.split(".")):
+    if not separator or not all(key.split(".")) or key.count(".") > _DEEPEST:
         file = f"; a file is given by --config {text}" if text.endswith((".yaml", ".yml")) else ""
         raise InputError(
             f"override {text!r} is not of the form key=value (for example steps=100){file}"
         )
     try:
         tree = _load_yaml(value)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise InputError(f"override {text!r}: the value is not valid YAML: {error}") from None
     for part in reversed(key.split(".")):
         tree = {part: tree}

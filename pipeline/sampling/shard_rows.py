@@ -70,9 +70,9 @@ def read_finished(file: Location) -> FinishedShard:
         with file.filesystem.open_input_file(file.path) as handle:
             metadata = pq.ParquetFile(handle).schema_arrow.metadata
         fields: dict[str, Any] = json.loads(metadata[_KEY])
+        return FinishedShard(**(fields | {"row": _shard_row(fields["row"])}))
     except (OSError, pa.ArrowException, KeyError, ValueError, TypeError) as error:
         raise InputError(f"{file} is damaged ({error}); delete it and run the job again") from None
-    return FinishedShard(**(fields | {"row": _shard_row(fields["row"])}))
 
 
 def read_sample_rows(file: Location) -> pa.Table:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from threading import Event, Thread
 from types import TracebackType
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from pipeline.config.base import ConfigModel
 from pipeline.errors import InputError
@@ -29,7 +29,7 @@ class LeaseRecord(ConfigModel):
 
     token: str
     host: str
-    pid: int
+    pid: int = Field(gt=0, lt=2**31)
     job: str
     since: float
     renewed: float

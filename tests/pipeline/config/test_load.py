@@ -187,7 +187,15 @@ def test_a_kind_with_the_same_fields_keeps_them() -> None:
 
 @pytest.mark.parametrize(
     ("content", "expected"),
-    [("- 1", "must hold a mapping of keys, not a list"), ("a: [", "is not valid YAML")],
+    [
+        ("- 1", "must hold a mapping of keys, not a list"),
+        ("a: [", "is not valid YAML"),
+        ("a: &a [x, x]\nb: [*a, *a]", "write out what the alias stands for"),
+        ("a: &a {b: *a}", "write out what the alias stands for"),
+        ("a: " + "[" * 5000 + "]" * 5000, "over 30 levels deep"),
+        ("steps: " + "9" * 5000, "is not valid YAML"),
+        ("a: !!python/object/apply:os.system [x]", "could not determine a constructor"),
+    ],
 )
 def test_bad_files(tmp_path: Path, content: str, expected: str) -> None:
     """A file that is no mapping is named, and a near name is suggested for a missing one."""
