@@ -9,7 +9,6 @@ configured does not fit into a GPU of the cluster.
 
 import json
 import sys
-from pathlib import Path
 
 from jobs.cli import run
 from pipeline.config.plan import PlanConfig
@@ -17,6 +16,7 @@ from pipeline.errors import RunFailedError
 from pipeline.planning.fits import GIB, memory_text, remedy
 from pipeline.planning.plan import plan_cluster
 from pipeline.planning.report import plan_figures, plan_text
+from pipeline.storage import open_storage
 
 
 def main(config: PlanConfig) -> None:
@@ -24,9 +24,8 @@ def main(config: PlanConfig) -> None:
     plan = plan_cluster(config)
     print(plan_text(plan))
     if config.output is not None:
-        output = Path(config.path(config.output))
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(json.dumps(plan_figures(plan), indent=2, allow_nan=False) + "\n")
+        figures = json.dumps(plan_figures(plan), indent=2, allow_nan=False) + "\n"
+        open_storage(config.path(config.output)).write_bytes(figures.encode())
     memory = plan.memory[config.deepspeed.zero_stage, config.micro_batch]
     if memory.peak > plan.room:
         raise RunFailedError(

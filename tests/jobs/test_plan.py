@@ -35,6 +35,15 @@ def planned(tiny: Any, tmp_path: Path) -> Any:
     return call
 
 
+def test_an_output_that_cannot_be_written_is_named(
+    planned: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The plan has been shown by then; a full disk ends in one message as well."""
+    code, _ = planned(f"output={tmp_path}/tiny.yaml/plan.json")
+    assert code == 2
+    assert "cannot write" in capsys.readouterr().err
+
+
 def test_figures_by_hand(planned: Any, capsys: pytest.CaptureFixture[str]) -> None:
     """Six steps of 8 images: time, cost and checkpoint size follow from parameters and FLOPs."""
     code, figures = planned("hardware.failures_per_1000_node_days=0", "scaling=strong")
