@@ -1,7 +1,9 @@
 """What a benchmark found, as it is written to `benchmark.json`. All times are in seconds."""
 
 from statistics import median
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import Field
 
 from pipeline.config.base import ConfigModel
 
@@ -104,7 +106,7 @@ class BenchmarkReport(ConfigModel):
     repeats: int
     torch: str
     code: str
-    trials: tuple[Trial, ...]
+    trials: Annotated[tuple[Trial, ...], Field(min_length=1)]
     other_precision: StepTiming | None
     passes: tuple[PassTiming, ...] = ()
 

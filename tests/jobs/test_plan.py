@@ -146,6 +146,7 @@ def test_what_was_measured_takes_the_place_of_the_description(
     [
         (None, "has no benchmark.json; make it by jobs.benchmark"),
         ({"trials": "none"}, "is no report of jobs.benchmark"),
+        ({"trials": []}, "is no report of jobs.benchmark"),
         ({}, "was measured in float32 and the run is in bfloat16"),
         ({"passes": []}, "has no times of operations"),
     ],
