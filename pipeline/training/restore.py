@@ -1,6 +1,8 @@
 """Going on after the newest checkpoint that is whole, whatever number of ranks wrote it."""
 
 import logging
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -20,6 +22,7 @@ from pipeline.training.averages import Averages
 from pipeline.training.checkpoint import Progress
 from pipeline.training.engine import Engine
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
@@ -35,11 +38,11 @@ def restore(engine: Engine, run: Location) -> tuple[Progress, Averages] | None:
 
     Raises:
         NoWholeCheckpointError: there are checkpoints but every one of them is damaged.
-        AgreedInputError, OSError, PeerError: the storage cannot be read, as `raise_together`.
+        AgreedInputError, OSError, PeerError: the storage cannot be read, or a checkpoint is of
+            another format, as `raise_together`.
     """
-    rank = dist.get_rank()
-    candidates = newest_first(run) if rank == 0 else iter(())
-    while (candidate := from_rank_zero(next(candidates, None))) is not None:
+    rank, candidates = dist.get_rank(), newest_first(run)
+    while (candidate := _of_rank_zero(lambda: next(candidates, None))) is not None:
         name, record = candidate
         averages: Averages = {}
         damage = failure = None
@@ -57,12 +60,24 @@ def restore(engine: Engine, run: Location) -> tuple[Progress, Averages] | None:
             return Progress(record.step, record.next_index), averages
         if rank == 0:
             log.warning("checkpoint %s is damaged (%s); trying the one before", name, problem)
-    if from_rank_zero(rank == 0 and has_commits(run)):
+    if _of_rank_zero(lambda: has_commits(run)):
         raise NoWholeCheckpointError(
             f"every checkpoint in {run} is damaged; restore one from a backup, or choose another "
             "name to train from the start"
         )
     return None
+
+
+def _of_rank_zero(find: Callable[[], T]) -> T:
+    """What rank 0 finds. Collective: its failure is that of all, as `raise_together`."""
+    found = failure = None
+    try:
+        found = find() if dist.get_rank() == 0 else None
+    except (InputError, OSError) as error:
+        failure = error
+    raise_together(failure)
+    answer: T = from_rank_zero(found)
+    return answer
 
 
 def _read_state(engine: Engine, reader: CheckpointReader) -> Averages:

@@ -122,7 +122,6 @@ def test_interrupted_equals_uninterrupted(two: Any) -> None:
         ("missing", 4),
         ("no commit", 4),
         ("unreadable commit", 4),
-        ("foreign commit", 4),
         ("none left", None),
     ],
 )
@@ -134,6 +133,11 @@ def test_a_damaged_checkpoint_falls_back(two: Any, damage: str, step: int | None
 def test_all_damaged_is_an_error(two: Any) -> None:
     """A run with checkpoints never silently starts anew."""
     assert "every checkpoint in" in two["restored"]["all"]
+
+
+def test_a_checkpoint_of_another_version_is_not_passed_over(two: Any) -> None:
+    """All ranks say so, where one alone would leave the others waiting."""
+    assert "is of format 99, which this version does not read" in two["restored"]["foreign commit"]
 
 
 def test_retention(two: Any) -> None:

@@ -17,12 +17,13 @@ from pipeline.config.train import TrainConfig
 from pipeline.data.dataset import open_dataset
 from pipeline.data.mixture import single
 from pipeline.storage import open_storage
+from pipeline.training.agreement import AgreedInputError
 from pipeline.training.averages import start_averages
 from pipeline.training.checkpoint import Checkpoints, Progress
 from pipeline.training.figures import Report
 from pipeline.training.interval import IntervalMeter
 from pipeline.training.loop import LoopState, train
-from pipeline.training.restore import NoWholeCheckpointError, restore
+from pipeline.training.restore import restore
 from pipeline.training.step import train_step
 from pipeline.training.worker import TrainJob, run_card, training_stream
 from vdm_core.records import ElboTerms
@@ -125,7 +126,7 @@ def restored_step(config: TrainConfig, run: str, damage: Callable[[Path], None])
     dist.barrier()
     try:
         found = restore(ENGINE, open_storage(str(copy)))
-    except NoWholeCheckpointError as error:
+    except AgreedInputError as error:
         return str(error)
     finally:
         dist.barrier()
