@@ -11,18 +11,21 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from PIL import Image
 
 from pipeline.config.prepare import PrepareConfig
 from pipeline.data.dataset import ShardedDataset
 from pipeline.data.decode import encode_png
 from pipeline.data.stream import iterate_once
+from pipeline.errors import InputError
 from pipeline.prepare.splits import plan_prepare, prepare
 
 RNG = np.random.Generator(np.random.Philox(7))
 GREY = RNG.integers(0, 256, (12, 1, 6, 5), np.uint8)
 COLOUR = RNG.integers(0, 256, (12, 3, 6, 5), np.uint8)
 LABELS = np.arange(12) % 3
+GOOD = encode_png(COLOUR[0])  # a usable image
 
 
 def config(folder: Path, train: dict[str, Any], **changes: Any) -> PrepareConfig:
@@ -38,6 +41,15 @@ def config(folder: Path, train: dict[str, Any], **changes: Any) -> PrepareConfig
 
 def run(prepared: PrepareConfig) -> ShardedDataset:
     return prepare(plan_prepare(prepared))["train"]
+
+
+def refuse(prepared: PrepareConfig, message: str) -> None:
+    """The configuration is refused with `message`, and nothing is left but what was indexed."""
+    with pytest.raises(InputError, match=message):
+        prepare(plan_prepare(prepared))
+    left = {path.parent.name for path in Path(prepared.output).rglob("*") if path.is_file()}
+    indexes = {split.kind == "webdataset" for split in prepared.splits.values()}
+    assert left <= ({"preparing"} if True in indexes else set())
 
 
 def contents(dataset: ShardedDataset) -> dict[bytes, int]:

@@ -14,6 +14,7 @@ import pytest
 
 from packing import (
     COLOUR,
+    GOOD,
     GREY,
     LABELS,
     config,
@@ -22,25 +23,14 @@ from packing import (
     idx,
     parquet,
     picture,
+    refuse,
     run,
-    tars,
     tree,
 )
-from pipeline.config.prepare import PrepareConfig
 from pipeline.data.dataset import open_dataset
 from pipeline.data.decode import encode_png
-from pipeline.data.stream import iterate_once
 from pipeline.errors import InputError
 from pipeline.prepare.splits import plan_prepare, prepare
-
-
-def refuse(prepared: PrepareConfig, message: str) -> None:
-    """The configuration is refused with `message`, and nothing is left but what was indexed."""
-    with pytest.raises(InputError, match=message):
-        prepare(plan_prepare(prepared))
-    left = {path.parent.name for path in Path(prepared.output).rglob("*") if path.is_file()}
-    indexes = {split.kind == "webdataset" for split in prepared.splits.values()}
-    assert left <= ({"preparing"} if True in indexes else set())
 
 
 def test_missing_and_empty_inputs(tmp_path: Path) -> None:
@@ -176,9 +166,6 @@ def test_too_many_unusable_images_are_refused(tmp_path: Path) -> None:
     (tmp_path / "tree/class 2/odd.png").write_bytes(b"hello")
     given = config(tmp_path, source, on_bad_image="skip", max_bad_fraction=0.05)
     refuse(given, r"1 of 13 images are unusable, more than max_bad_fraction 0\.05.*odd\.png")
-    source = tars(tmp_path, [*FIRST, ("b.cls", b"0"), ("b.png", b"?")])
-    given = config(tmp_path, source, on_bad_image="skip", max_bad_fraction=0.4)
-    refuse(given, "1 of 2 images are unusable")
 
 
 def test_other_modes_can_be_converted(tmp_path: Path) -> None:
@@ -247,50 +234,6 @@ def test_what_was_kept_and_is_damaged_is_named(tmp_path: Path) -> None:
         InputError, match=r"(?s)survey.json is damaged.*empty .*train to begin anew"
     ):
         plan_prepare(config(tmp_path, source))
-
-
-GOOD = encode_png(COLOUR[0])
-FIRST = [("a.cls", b"0"), ("a.png", GOOD)]
-
-
-@pytest.mark.parametrize(
-    ("second", "message"),
-    [
-        ([("b.cls", b"0"), ("b.txt", b"")], "b: no image"),
-        ([("b.png", GOOD), ("b.txt", b"")], "b: bad label: neither"),
-        ([("b.cls", b"x"), ("b.png", GOOD)], "b: bad label"),
-        ([("b.json", b"[" * 100_000), ("b.png", GOOD)], "b: bad label"),
-        ([("b.cls", b"3"), ("b.png", GOOD)], r"3 is outside 0\.\.2"),
-        ([("b.cls", b"0"), ("b.png", b"?")], "b: bad image"),
-    ],
-)
-def test_bad_samples_in_tars_are_named_or_become_holes(
-    tmp_path: Path, second: list[tuple[str, bytes]], message: str
-) -> None:
-    source, names = tars(tmp_path, FIRST + second), {"class_names": ["x", "y", "z"]}
-    refuse(config(tmp_path, source, **names), message)
-    dataset = run(config(tmp_path, source, on_bad_image="skip", **names))
-    batches = list(iterate_once(dataset, batch_size=9, on_bad_sample="skip", max_bad_fraction=1))
-    assert sorted(v for b in batches for v in b.valid.tolist()) == [False, True]
-    assert sum(dataset.label_counts) == 1
-
-
-@pytest.mark.parametrize(
-    ("members", "message"),
-    [
-        (FIRST * 2, "the key a occurs twice"),
-        ([("../a.cls", b"0"), ("../a.png", GOOD), ("b.cls", b"0"), ("b.png", GOOD)], "unsafe key"),
-        ([("a", b"0"), ("b", b"0"), ("c", b"0"), ("d", b"0")], "none of 0 images is usable"),
-    ],
-)
-def test_tars_that_cannot_be_indexed(
-    tmp_path: Path, members: list[tuple[str, bytes]], message: str
-) -> None:
-    refuse(config(tmp_path, tars(tmp_path, members), on_bad_image="skip"), message)
-
-
-def test_tars_are_not_converted(tmp_path: Path) -> None:
-    refuse(config(tmp_path, tars(tmp_path), convert="L"), "indexed shards cannot be converted")
 
 
 def test_splits_must_agree(tmp_path: Path) -> None:
