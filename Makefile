@@ -28,8 +28,8 @@ test: setup ## the quick tests
 test-slow: setup ## real clusters, faults and long runs: two halves side by side, as both mostly wait
 	$(MAKE) -j 2 --output-sync=line test-faults test-long
 
-HALF := tests/faults tests/infra tests/jobs/test_demo.py
-test-faults: setup ## the half with the faults, the images and the demo
+HALF := tests/faults tests/infra
+test-faults: setup ## the half with the faults and what is around a cluster
 	$(BIN)/python -m pytest -m slow $(HALF)
 
 test-long: setup ## the other half
