@@ -21,6 +21,7 @@ T = TypeVar("T", bound=BaseModel)
 Models = list[type[BaseModel]]
 PRESETS = Path("jobs/presets")
 _DEEPEST = 30  # levels of a configuration; the presets have five
+_MOST_VALUES = 100_000  # of a file, aliases written out
 
 
 def load_config(schema: type[T], files: Sequence[str], overrides: Sequence[str]) -> T:
@@ -64,26 +65,37 @@ def load_config(schema: type[T], files: Sequence[str], overrides: Sequence[str])
     return config
 
 
+def _refusal(why: str, mark: yaml.Mark) -> yaml.YAMLError:
+    return yaml.composer.ComposerError(None, None, why, mark)
+
+
 class _Loader(yaml.SafeLoader):
     """YAML 1.2's numbers (1.1 reads `2e-4` as text), no key twice, and nothing that multiplies.
 
     Ten lines of aliases can stand for a milliard of values, and brackets can be nested for ever.
     """
 
-    _depth = 0
+    _depth = _values = 0
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self._sizes: dict[int, int] = {}  # by node: the values that it stands for, once it is whole
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        """Build a node; raises a YAML error for an alias, and below `_DEEPEST` levels."""
-        mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.composer.ComposerError(
-                None, None, "write out what the alias stands for", mark
-            )
+        """Build a node; raises a YAML error for too many values, or levels, and for a circle."""
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        before, again = self._values, isinstance(event, yaml.AliasEvent)
         self._depth += 1
         if self._depth > _DEEPEST:
-            raise yaml.composer.ComposerError(None, None, f"over {_DEEPEST} levels deep", mark)
+            raise _refusal(f"over {_DEEPEST} levels deep", event.start_mark)
         node = super().compose_node(parent, index)
         self._depth -= 1
+        if again and id(node) not in self._sizes:
+            raise _refusal("an alias within what it stands for", event.start_mark)
+        self._values += self._sizes[id(node)] if again else 1
+        if self._values > _MOST_VALUES:
+            raise _refusal(f"over {_MOST_VALUES:,} values", event.start_mark)
+        self._sizes[id(node)] = self._values - before
         return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:

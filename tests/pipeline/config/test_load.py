@@ -41,6 +41,11 @@ BASE = [
 ]
 
 
+BOMB = "a0: &a0 [x]\n" + "".join(
+    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 9)
+)
+
+
 def load(*overrides: str, files: list[str] | None = None) -> TrainConfig:
     """The base configuration with `overrides`."""
     return load_config(TrainConfig, files or [], [*BASE, *overrides])
@@ -185,13 +190,20 @@ def test_a_kind_with_the_same_fields_keeps_them() -> None:
     assert (schedule.kind, schedule.gamma_0) == ("monotone", -9)
 
 
+def test_an_alias_stands_for_what_it_names(tmp_path: Path) -> None:
+    """Programs that dump an object twice write one."""
+    file = tmp_path / "aliases.yaml"
+    file.write_text("optimizer: {learning_rate: &rate 3.0e-4, schedule_learning_rate: *rate}")
+    assert load(files=[str(file)]).optimizer.schedule_learning_rate == 3e-4
+
+
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
         ("- 1", "must hold a mapping of keys, not a list"),
         ("a: [", "is not valid YAML"),
-        ("a: &a [x, x]\nb: [*a, *a]", "write out what the alias stands for"),
-        ("a: &a {b: *a}", "write out what the alias stands for"),
+        (BOMB, "over 100,000 values"),
+        ("a: &a {b: *a}", "an alias within what it stands for"),
         ("a: " + "[" * 5000 + "]" * 5000, "over 30 levels deep"),
         ("steps: " + "9" * 5000, "is not valid YAML"),
         ("a: !!python/object/apply:os.system [x]", "could not determine a constructor"),
