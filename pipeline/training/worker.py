@@ -78,7 +78,7 @@ def train_worker(settings: dict[str, Any]) -> int | Exception:
             return train_run(settings["job"], line)
     except (FloatingPointError, AgreedInputError, CrashLoopError) as error:
         return error
-    except Exception:
+    except Exception:  # whatever it is: the driver is told first, and it goes on up
         line.failed(traceback.format_exc())
         raise
 
